@@ -1,0 +1,83 @@
+# Every target sets itself up in .venv/ first. It needs python3 (3.11 or newer, with venv) and make, nothing else.
+# All set-up output goes to standard error, so that a target's standard output is its own.
+
+MAKEFLAGS += --silent --no-print-directory
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+EXTRAS := ray research
+PY := .venv/bin/python
+STAMP := .venv/.ready
+ARGS ?=
+
+# uv keeps to the lock file, never fetches an interpreter of its own, and trusts what the system trusts; a
+# certificate bundle that was configured for pip counts for uv too.
+export UV_PYTHON_DOWNLOADS ?= never
+export UV_SYSTEM_CERTS ?= 1
+export UV_HTTP_TIMEOUT ?= 180
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+
+CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
+SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+
+.PHONY: help setup demo test test-unit lint types format bench docs-check build clean
+
+help: ## list the targets
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv/ with everything that is needed
+
+$(STAMP): pyproject.toml uv.lock Makefile
+	{ set -e; \
+	if ! $(PY) -c '$(SUITABLE)' 2>/dev/null; then \
+		base=; \
+		for candidate in $(CANDIDATES); do \
+			if $$candidate -c '$(SUITABLE)' 2>/dev/null; then base=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$base" ]; then \
+			echo "make: no python3 of version 3.11 or newer with the venv module; install one, or name one: make PYTHON=..."; \
+			exit 1; \
+		fi; \
+		echo "setting up .venv with $$($$base --version)"; \
+		$$base -m venv --clear .venv; \
+	fi; \
+	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	VIRTUAL_ENV= .venv/bin/uv sync --frozen --no-progress $(addprefix --extra ,$(EXTRAS)); \
+	touch $(STAMP); \
+	} >&2
+
+demo: $(STAMP) ## run the demo; ARGS="--yes --json" for one line of JSON
+	.venv/bin/party demo $(ARGS)
+
+test: $(STAMP) ## run every test, once
+	$(PY) -m pytest $(ARGS)
+
+test-unit: $(STAMP) ## run the tests that need no service and no Ray
+	$(PY) -m pytest tests/unit $(ARGS)
+
+lint: $(STAMP) ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	$(PY) -m mypy
+
+format: $(STAMP) ## let ruff format and fix what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(STAMP) ## run the benchmarks, side by side with raw parts
+	$(PY) -m benchmarks $(ARGS)
+
+docs-check: $(STAMP) ## execute the code of the README and the docs
+	$(PY) -m pytest tests/docs $(ARGS)
+
+build: $(STAMP) ## build the wheel and the source distribution into dist/
+	.venv/bin/uv build $(ARGS) >&2
+
+clean: ## remove .venv, caches and build products; the party's data stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

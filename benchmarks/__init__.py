@@ -1,0 +1,1 @@
+"""Benchmarks: compared in one run with raw parts and peers, at equal durability."""

@@ -1,0 +1,1 @@
+"""One suite per contract, passed unmodified by every backend."""

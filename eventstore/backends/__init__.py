@@ -1,0 +1,1 @@
+"""Implementations of the contracts, one file each: memory (the reference, read first), embedded, service."""

@@ -1,0 +1,159 @@
+"""The embedded tape: one SQLite file, many processes of one node.
+
+An append is one transaction with `synchronous=FULL`: when it returns, the records are on disk. It is refused inside
+the transaction if anything stands behind what its writer has read, so on this tape only accepted records ever stand,
+at places 1, 2, 3 …; a hole is damage.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import CorruptLogError, LogRolledBack, StoreCorruptError, StoreError, WrongLogError
+from ..tape import Attempt, Entry, Indefinite
+from ..verify import Identity, Malformed, identity
+from .sqlite_errors import translate, translated
+
+_PARTY = """CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
+    root BLOB, slices INTEGER, nonce BLOB) STRICT"""
+_POLL = 0.02
+_BETWEEN = 10_000
+Connect = Callable[[Path], sqlite3.Connection]
+T = TypeVar("T")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection as this tape needs it; tests hand in one of their own."""
+    return sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+
+
+class SqliteTape:
+    """See the module's text. ``path`` is the file; its folder is made if it is missing."""
+
+    lanes = 1
+    conditional = True
+
+    def __init__(self, path: Path, connect: Connect = connect) -> None:
+        self.path, self._connect = path, connect
+        with translated(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer, self._reader = self._open(), self._open()
+        self._writing = ThreadPoolExecutor(1, "tape-writer")
+        self._reading = ThreadPoolExecutor(1, "tape-reader")
+
+    def _open(self) -> sqlite3.Connection:
+        db = self._connect(self.path)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute(_PARTY)
+        db.execute("CREATE TABLE IF NOT EXISTS tape (place INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT")
+        return db
+
+    async def identity(self) -> Identity | None:
+        row = await self._read(lambda db: db.execute("SELECT root, slices, nonce FROM party").fetchone())
+        try:
+            return identity(*row) if row else None
+        except (Malformed, TypeError) as error:
+            raise StoreCorruptError(f"{self.path} does not say which log it holds: {error}") from error
+
+    async def found(self, log: Identity) -> None:
+        def insert(db: sqlite3.Connection) -> int:
+            row = (log.root, log.slices, log.nonce)
+            return db.execute("INSERT OR IGNORE INTO party VALUES (1, ?, ?, ?)", row).rowcount
+
+        if not await self._write(insert):
+            raise WrongLogError(f"{self.path} holds a log already")
+
+    async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
+        return await self._write(lambda db: self._append(db, records, after))
+
+    async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
+        return await self._read(lambda db: _between(db, after, limit))
+
+    async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
+        def select(db: sqlite3.Connection) -> list[Entry]:
+            found: list[Entry] = []
+            for place in places:
+                row = db.execute("SELECT record FROM tape WHERE place = ?", (place,)).fetchone()
+                if row is None:
+                    raise LogRolledBack(f"{self.path}: record {place} was there and is gone: restore the newest copy")
+                found.append(Entry(place, bytes(row[0])))
+            return found
+
+        return await self._read(select)
+
+    async def wait(self, lane: int, after: int, timeout: float) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
+        while not await self._read(lambda db: db.execute("SELECT 1 FROM tape WHERE place > ?", (after,)).fetchone()):
+            if (left := deadline - clock()) <= 0:
+                return
+            await asyncio.sleep(min(_POLL, left))
+
+    async def close(self) -> None:
+        for pool, db in ((self._writing, self._writer), (self._reading, self._reader)):
+            await asyncio.get_running_loop().run_in_executor(pool, db.close)
+            pool.shutdown(wait=False)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writing, self._translated, work, True)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._translated, work, False)
+
+    def _translated(self, work: Callable[[sqlite3.Connection], T], writing: bool) -> T:
+        with translated(self.path):
+            return work(self._writer if writing else self._reader)
+
+    def _append(self, db: sqlite3.Connection, records: Sequence[bytes], after: Entry) -> Attempt:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            self._check(db, after)
+            if between := _between(db, after.place, _BETWEEN):
+                db.execute("ROLLBACK")
+                return Attempt(False, between)
+            entries = [Entry(after.place + n, raw) for n, raw in enumerate(records, 1)]
+            db.executemany("INSERT INTO tape VALUES (?, ?)", entries)
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        self._commit(db)
+        return Attempt(True, entries)
+
+    def _commit(self, db: sqlite3.Connection) -> None:
+        """A commit that fails may still have reached the disk: the connection is opened anew, and reading tells."""
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+            self._writer = self._open()
+            cause = translate(error, self.path)
+            if type(cause) is StoreError:
+                raise Indefinite(f"{self.path}: whether the commit reached the disk is unknown ({error})") from error
+            raise cause from error
+
+    def _check(self, db: sqlite3.Connection, after: Entry) -> None:
+        if not after.place:
+            return
+        row = db.execute("SELECT record FROM tape WHERE place = ?", (after.place,)).fetchone()
+        if row is None or bytes(row[0]) != after.raw:
+            raise LogRolledBack(
+                f"{self.path}: record {after.place}, which this process has read, is gone or changed: "
+                "stop every writer and restore the newest copy"
+            )
+
+
+def _between(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
+    rows = db.execute(
+        "SELECT place, record FROM tape WHERE place > ? ORDER BY place LIMIT ?", (after, limit)
+    ).fetchall()
+    for expected, (place, _) in enumerate(rows, after + 1):
+        if place != expected:
+            raise CorruptLogError("missing-record", {"place": expected})
+    return [Entry(place, bytes(raw)) for place, raw in rows]

@@ -87,6 +87,8 @@ class Built(NamedTuple):
 
     raw: bytes
     commit: bytes
+    revision: int
+    slice: int
     blobs: list[bytes]
 
 
@@ -108,7 +110,7 @@ def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes,
         leaves.append(sha256(EVENT_TAG, size, head, digest))
         parts += (size, head, content)
     body = b"".join(parts)
-    return Built(*_record(log, draft, (DATA, prev, revision, grant, len(leaves)), body, leaves, key), blobs)
+    return _record(log, draft, (DATA, prev, revision, grant, len(leaves)), body, leaves, key)._replace(blobs=blobs)
 
 
 def _seal(
@@ -132,21 +134,13 @@ def _seal(
 
 
 def control(
-    log: Identity,
-    stream: bytes,
-    kind: bytes,
-    payload: bytes,
-    *,
-    prev: bytes,
-    grant: bytes,
-    key: SigningKey,
-    draft: Draft,
-) -> tuple[bytes, bytes]:
-    """A control commit's bytes and hash. ``grant``: the issuing key's certificate, or `ZERO` for the root key."""
+    log: Identity, draft: Draft, kind: bytes, payload: bytes, prev: bytes, grant: bytes, key: SigningKey
+) -> Built:
+    """Build a control commit. ``grant``: the issuing key's certificate, or `ZERO` for the root key."""
     head = b"\0" + bytes([len(kind)]) + kind + b"\0\1\0" + len(payload).to_bytes(4) + b"\0"
     size = len(head).to_bytes(2)
     leaf = sha256(EVENT_TAG, size, head, hashlib.sha256(payload).digest())
-    return _record(log, draft._replace(stream=stream), (CONTROL, prev, 0, grant, 1), size + head + payload, [leaf], key)
+    return _record(log, draft, (CONTROL, prev, 0, grant, 1), size + head + payload, [leaf], key)
 
 
 def _record(
@@ -156,7 +150,7 @@ def _record(
     body: bytes,
     leaves: list[bytes],
     key: SigningKey,
-) -> tuple[bytes, bytes]:
+) -> Built:
     kind, prev, revision, grant, count = chain
     stream, part, root = draft.stream, slice_of(log, draft.stream), tree_root(leaves)
     fixed = (0, kind, part, revision, count, draft.time, log.log_id, prev, grant, draft.commit_id, root)
@@ -172,7 +166,7 @@ def _record(
     raw = b"".join((len(head).to_bytes(2), head, key.sign(SIGN_TAG + commit), len(body).to_bytes(4), body))
     if len(raw) > MAX_RECORD:
         raise PayloadError(f"a commit of {len(raw):,} bytes, over the format's {MAX_RECORD:,}: divide it into several")
-    return raw, commit
+    return Built(raw, commit, revision, part, [])
 
 
 __all__ = ["ZERO", "Built", "DataKey", "Draft", "Payload", "SigningKey", "build", "control"]

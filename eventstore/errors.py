@@ -4,6 +4,7 @@
     ├── AppendError                 an append was refused or is unresolved
     │   ├── ConflictError           another commit occupies the expected revision: read, decide again
     │   ├── GrantEndedError         this writer's grant is over: stay down, only placement activates
+    │   ├── ControlRefusedError     a grant, fence or certificate that the rule does not allow there
     │   ├── IdReusedError           the same id came with another request
     │   └── UnknownOutcomeError     nobody can say yet; the next append on the stream finds out first
     ├── LogError                    the log is not what it should be: a person must look
@@ -66,6 +67,17 @@ class GrantEndedError(AppendError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.stream,)
+
+
+class ControlRefusedError(AppendError):
+    """A control commit that the rule would not accept; ``finding`` says which test it fails."""
+
+    def __init__(self, stream: str, kind: str, finding: str) -> None:
+        super().__init__(stream, f"a {kind} on {stream} is refused by the rule: {finding}")
+        self.kind, self.finding = kind, finding
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.stream, self.kind, self.finding)
 
 
 class IdReusedError(AppendError):

@@ -31,7 +31,7 @@ class Place(NamedTuple):
     log_id: bytes
     stream: bytes
     revision: int
-    index: int
+    event: int
     type: bytes
     schema: int
 
@@ -45,7 +45,7 @@ def hkdf_expand(key: bytes, info: bytes, length: int) -> bytes:
     """RFC 5869 2.3: up to 8,160 bytes from a pseudo-random key."""
     if not 0 < length <= 255 * 32:
         raise PayloadError(f"HKDF-SHA-256 gives 1 to 8,160 bytes, not {length}")
-    block = out = bytes()
+    block = out = b""
     for counter in range(1, -(-length // 32) + 1):
         block = hmac.digest(key, block + info + bytes([counter]), "sha256")
         out += block
@@ -69,7 +69,7 @@ def associated(place: Place, key_id: bytes) -> bytes:
             place.log_id,
             bytes([len(place.stream)]),
             place.stream,
-            struct.pack(">QHB", place.revision, place.index, len(place.type)),
+            struct.pack(">QHB", place.revision, place.event, len(place.type)),
             place.type,
             struct.pack(">H", place.schema),
             key_id,

@@ -1,0 +1,203 @@
+"""What reading the tape has taught so far: states, positions, trees. A cache; the tape alone is truth.
+
+Everything the rule needs and every place where a record lies is kept in memory for what is new and in one disposable
+SQLite file for the rest, the same file for every tape. Deleted, it is rebuilt by reading. Whoever alters it is found
+out: states carry a seal, and a record is checked against its hash when it is fetched.
+"""
+
+import hashlib
+from collections import Counter
+from typing import NamedTuple
+
+from .backends.index_file import IndexFile, Row
+from .errors import CorruptLogError
+from .tape import Entry
+from .tree import TILE, Tree, root_over
+from .verify import (
+    CONTROL,
+    Event,
+    Header,
+    Identity,
+    Malformed,
+    Record,
+    SliceState,
+    StreamState,
+    beginning,
+    judge,
+    parse,
+    slice_of,
+)
+
+FLUSH_ROWS = 2_000
+_STATES = 20_000
+
+
+class Behind(Exception):
+    """Another process has read further, and wrote it to the file: `Index.jump` to where it is, then go on."""
+
+
+class Taken(NamedTuple):
+    """A record that was read and judged. ``finding`` is empty if it is accepted; then it has a position."""
+
+    finding: str
+    position: int
+    record: Record | None
+    events: list[Event]
+
+
+class Index:
+    """Applies the rule to every record in tape order. One for each process and log; not thread-safe."""
+
+    def __init__(self, log: Identity, file: IndexFile, *, accepted_only: bool) -> None:
+        self.log, self._file, self._accepted_only = log, file, accepted_only
+        self.findings: Counter[str] = Counter()
+        self._rows: list[Row] = []
+        self._tiles: list[tuple[int, int, bytes]] = []
+        self._states: dict[bytes, StreamState] = {}
+        self._dirty: set[bytes] = set()
+        self.parts: dict[int, tuple[SliceState, Tree]] = file.parts()
+        self.seen: dict[int, Entry] = file.seen()
+
+    def state(self, stream: bytes) -> StreamState:
+        """The rule's state of a stream, after everything that was read. May raise `Behind`."""
+        state = self._states.get(stream)
+        if state is None:
+            if len(self._states) >= _STATES:
+                self.flush()
+                self._states.clear()
+            known = self._file.state(stream)
+            if known and known[1] >= self.position(slice_of(self.log, stream)):
+                raise Behind
+            state = self._states[stream] = known[0] if known else beginning(self.log, stream)
+        return state
+
+    def jump(self) -> None:
+        """Go on from where the process that has read furthest has written the file."""
+        self.flush()
+        self._states.clear()
+        self.parts, self.seen = self._file.parts(), self._file.seen()
+
+    def binds(self, lane: int, entry: Entry) -> bool:
+        """Whether an entry is the last one read of a lane; from now on its bytes are known, not only their hash."""
+        last = self.seen[lane]
+        if last.raw not in (entry.raw, hashlib.sha256(entry.raw).digest()):
+            return False
+        self.seen[lane] = entry
+        return True
+
+    def position_at(self, lane: int, place: int) -> int | None:
+        """The position of the record at a place that was read, or None if it was not accepted."""
+        self.flush()
+        return self._file.position(lane, place)
+
+    def part(self, number: int) -> tuple[SliceState, Tree]:
+        """The rule's state and the tree of a slice."""
+        return self.parts.get(number) or (SliceState(), Tree())
+
+    def position(self, number: int) -> int:
+        """How many records of a slice are accepted."""
+        return self.part(number)[1].size
+
+    def sizes(self) -> dict[int, int]:
+        """Accepted records of each slice that has any."""
+        return {number: tree.size for number, (_, tree) in self.parts.items()}
+
+    def take(self, lane: int, entry: Entry, *, own: bool = False) -> Taken:
+        """Judge the next entry of a lane. On a store of accepted records only, another one is `CorruptLogError`."""
+        taken = self._judge(lane, entry, own)
+        if taken.finding and self._accepted_only:
+            raise CorruptLogError(taken.finding, {"place": entry.place, **self._claims(taken.record)})
+        self.seen[lane] = entry
+        if taken.finding:
+            self.findings[taken.finding] += 1
+        elif len(self._rows) >= FLUSH_ROWS:
+            self.flush()
+        return taken
+
+    def _judge(self, lane: int, entry: Entry, own: bool) -> Taken:
+        try:
+            record = parse(entry.raw)
+        except Malformed:
+            return Taken("malformed", -1, None, [])
+        header = record.header
+        part, tree = self.part(header.slice)
+        verdict = judge(self.log, part, self.state(header.stream), record, own=own)
+        if verdict.finding:
+            return Taken(self._classified(verdict.finding, record), -1, record, [])
+        self._states[header.stream] = verdict.stream
+        self._dirty.add(header.stream)
+        position = tree.size
+        tree.append(record.commit)
+        self.parts[header.slice] = (verdict.slice, tree)
+        row = Row(header.slice, position, lane, entry.place, header.stream, header.revision, record.commit)
+        self._rows.append(row)
+        if tree.size % TILE == 0:
+            self._add_tile(header.slice, tree.size // TILE - 1)
+        return Taken("", position, record, verdict.events)
+
+    def _classified(self, finding: str, record: Record) -> str:
+        """Stale, gap or foreign, where the rule alone cannot say: that takes the stream's whole history."""
+        header: Header = record.header
+        if finding == "unlinked":
+            known = header.prev == beginning(self.log, header.stream).head or self._knows(header.stream, header.prev)
+            return "stale" if known else "gap"
+        if finding == "no-grant" and header.kind != CONTROL and self._knows(header.stream, header.grant):
+            return "stale"
+        return finding
+
+    def _knows(self, stream: bytes, commit: bytes) -> bool:
+        self.flush()
+        return self._file.knows(stream, commit)
+
+    def _claims(self, record: Record | None) -> dict[str, object]:
+        if record is None:
+            return {}
+        return {"stream": record.header.stream.decode(), "revision": record.header.revision}
+
+    def rows(self, stream: bytes, first: int, last: int) -> list[Row]:
+        """The data records of a stream between two revisions, both included."""
+        if stream in self._dirty:
+            self.flush()
+        return self._file.rows(stream, first, last)
+
+    def all_rows(self, stream: bytes) -> list[Row]:
+        """All records of a stream, control commits too, in order."""
+        self.flush()
+        return self._file.all_rows(stream)
+
+    def after(self, sizes: dict[int, int], limit: int) -> list[Row]:
+        """The next accepted records, in tape order, for a reader that has had ``sizes[slice]`` of each slice."""
+        self.flush()
+        return self._file.after(sizes, self.sizes(), limit)
+
+    def streams(self, prefix: bytes, after: bytes, limit: int) -> list[bytes]:
+        """Stream names with a prefix, sorted, after a name."""
+        self.flush()
+        return self._file.streams(prefix, after, limit)
+
+    def root_at(self, number: int, size: int) -> bytes:
+        """The root of a slice's tree when it had ``size`` leaves."""
+        tree = self.part(number)[1]
+        if tree.size == size:
+            return tree.root()
+        self.flush()
+        whole = size // TILE
+        return root_over(self._file.tiles(number, whole), self._file.leaves(number, whole * TILE, size))
+
+    def flush(self) -> None:
+        """Write what is new to the file."""
+        if self._rows:
+            states = {stream: self._states[stream] for stream in self._dirty}
+            self._file.write(self._rows, self._tiles, states, self.parts, self.seen)
+            self._rows, self._tiles, self._dirty = [], [], set()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self.flush()
+        self._file.close()
+
+    def _add_tile(self, part: int, number: int) -> None:
+        first = number * TILE
+        new = [row.commit for row in self._rows if row.part == part and row.position >= first]
+        old = self._file.leaves(part, first, first + TILE - len(new)) if len(new) < TILE else []
+        self._tiles.append((part, number, root_over([], [*old, *new])))

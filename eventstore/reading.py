@@ -1,0 +1,97 @@
+"""From record bytes to typed events: keys, blobs and upcasters applied, every byte checked on the way."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+from . import sealing
+from .blobs import Blobs
+from .codec import Codec
+from .datakeys import DataKeys
+from .errors import CorruptLogError, PayloadError
+from .verify import AES_GCM, CONTROL, Cause, Event, Identity, Malformed, Record, parse, parse_body
+
+
+class Commit(NamedTuple):
+    """One accepted commit, as its readers see it. ``time``: microseconds since 1970, claimed by its writer.
+
+    ``control`` is the type and payload of a control commit, which has no revision and no events.
+    """
+
+    stream: str
+    revision: int
+    hash: bytes
+    id: bytes
+    digest: bytes
+    time: int
+    cause: Cause | None
+    correlation: bytes
+    authority: bytes
+    events: tuple[Any, ...]
+    control: tuple[str, bytes] | None
+    slice: int
+    position: int
+
+
+def checked(raw: bytes, stream: bytes, commit: bytes) -> tuple[Record, list[Event]]:
+    """Parse a record that was accepted before, and make sure that it still is that record."""
+    try:
+        record = parse(raw)
+        events, root = parse_body(record)
+    except Malformed as error:
+        raise CorruptLogError("malformed", {"stream": stream.decode(), "commit": commit.hex()[:16]}) from error
+    if record.commit != commit or record.header.stream != stream or root != record.header.body_root:
+        at = {"stream": stream.decode(), "revision": record.header.revision, "commit": commit.hex()[:16]}
+        raise CorruptLogError("body-mismatch" if record.commit == commit else "altered", at)
+    return record, events
+
+
+class Opener:
+    """Opens events for a holder of the data keys."""
+
+    def __init__(self, log: Identity, keys: DataKeys, blobs: Blobs, codec: Codec) -> None:
+        self._log, self._keys, self._blobs, self._codec = log, keys, blobs, codec
+
+    async def commit(self, record: Record, events: list[Event], position: int) -> Commit:
+        """A record whose `checked` parts these are."""
+        header = record.header
+        control, opened = None, []
+        if header.kind == CONTROL:
+            control = (events[0].type.decode(), events[0].payload)
+        else:
+            for index, event in enumerate(events):
+                plaintext = await self.plaintext(record, index, event)
+                opened.append(self._codec.decode(event.type, event.schema, plaintext))
+        return Commit(
+            stream=header.stream.decode(),
+            revision=header.revision,
+            hash=record.commit,
+            id=header.commit_id,
+            digest=header.digest,
+            time=header.time,
+            cause=header.cause,
+            correlation=header.correlation,
+            authority=header.authority,
+            events=tuple(opened),
+            control=control,
+            slice=header.slice,
+            position=position,
+        )
+
+    async def plaintext(self, record: Record, index: int, event: Event) -> bytes:
+        """The payload of one event, decrypted."""
+        content = await self._blobs.get(event.payload) if event.in_blobs else event.payload
+        if event.suite != AES_GCM:
+            return content
+        header = record.header
+        key = sealing.event_key(sealing.hkdf_extract(header.salt, self._keys.of_id(event.key_id).secret), index)
+        if sealing.commitment(key) != event.commitment:
+            raise PayloadError(
+                f"{header.stream.decode()} revision {header.revision}: not the key this event commits to"
+            )
+        place = sealing.Place(header.log_id, header.stream, header.revision, index, event.type, event.schema)
+        return sealing.decrypt(key, content, sealing.associated(place, event.key_id))
+
+
+def request_digest(secret: bytes, request: bytes) -> bytes:
+    """A keyed digest, 16 bytes, by which the same id with another request is recognised without showing either."""
+    return hashlib.blake2b(request, key=secret, digest_size=16).digest()

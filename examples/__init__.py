@@ -1,0 +1,1 @@
+"""Examples: programs that fit on a screen, each with a test."""

@@ -1,5 +1,35 @@
-"""Agent Party: a runtime for teams of AI agents in which the log is the system."""
+"""Agent Party: teams of AI agents on a log that can be trusted."""
+
+from .actors.agent import Agent, Capabilities, step
+from .actors.decider import Decider, Reply
+from .actors.errors import PartyError, RejectedError, StepError, TaskCancelledError, TaskFailedError
+from .actors.statements import Approval
+from .actors.task import Task, current_step
+from .eventstore.codec import event
+from .eventstore.errors import ConflictError, EventStoreError
+from .handles import TaskHandle
+from .party import Party
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "Agent",
+    "Approval",
+    "Capabilities",
+    "ConflictError",
+    "Decider",
+    "EventStoreError",
+    "Party",
+    "PartyError",
+    "RejectedError",
+    "Reply",
+    "StepError",
+    "Task",
+    "TaskCancelledError",
+    "TaskFailedError",
+    "TaskHandle",
+    "__version__",
+    "current_step",
+    "event",
+    "step",
+]

@@ -1,0 +1,184 @@
+"""The one activation loop: load, then decide → append → evolve → reply, until passivated or taken over.
+
+A stream that is live in this process is an `Activation`: its fold, and the key and grant under which this process
+writes it. The fold remembers the ids of the last `WINDOW` commands, so that a command that is sent again is answered
+again and not done again, also after a crash: the ids stand in the commits.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from ..eventstore.errors import ConflictError, EventStoreError, GrantEndedError, IdReusedError, UnknownOutcomeError
+from ..eventstore.log import Log, Writer
+from ..eventstore.reading import Commit, request_digest
+from ..eventstore.snapshots import Snapshots
+from ..eventstore.verify import Cause
+from .errors import MovedError
+
+S = TypeVar("S")
+WINDOW = 1_000
+SNAPSHOT_EVERY = 500
+_TRIES = 20
+
+
+class Fold(Generic[S]):
+    """How commits become state. ``program`` names the code, version included; snapshots of another are not used."""
+
+    def __init__(
+        self, initial: Callable[[], S], evolve: Callable[[S, Commit], S], state_type: Any, program: str
+    ) -> None:
+        self.initial, self.evolve, self.state_type, self.program = initial, evolve, state_type, program
+
+
+class Folded(Generic[S]):
+    """A fold that has come to a revision."""
+
+    def __init__(self, fold: Fold[S], stream: str) -> None:
+        self.fold, self.stream = fold, stream
+        self.state, self.revision, self.head = fold.initial(), 0, b""
+        self.recent: dict[bytes, tuple[bytes, int]] = {}
+
+    def add(self, commit: Commit) -> None:
+        """Evolve by one commit."""
+        self.state = self.fold.evolve(self.state, commit)
+        self.revision, self.head = commit.revision, commit.hash
+        if commit.digest:
+            self.recent[commit.id] = (commit.digest, commit.revision)
+            if len(self.recent) > WINDOW:
+                del self.recent[next(iter(self.recent))]
+
+    def pack(self) -> bytes:
+        """State and recent ids, as a snapshot holds them."""
+        return msgspec.msgpack.encode((msgspec.msgpack.encode(self.state), self.recent))
+
+    def unpack(self, data: bytes, revision: int, head: bytes) -> None:
+        """The reverse of `pack`."""
+        state, recent = msgspec.msgpack.decode(data, type=tuple[bytes, dict[bytes, tuple[bytes, int]]])
+        self.state = msgspec.msgpack.decode(state, type=self.fold.state_type)
+        self.recent, self.revision, self.head = recent, revision, head
+
+
+async def load(
+    log: Log, fold: Fold[S], stream: str, *, snapshots: Snapshots | None, at: int | None = None
+) -> Folded[S]:
+    """The fold of a stream at its head, or at a revision; from a snapshot and the tail where there is one."""
+    folded = Folded(fold, stream)
+    kept = snapshots.load(stream, fold.program) if snapshots and at is None else None
+    if kept and await _stands(log, stream, kept[0], kept[1]):
+        with contextlib.suppress(msgspec.MsgspecError):
+            folded.unpack(kept[2], kept[0], kept[1])
+    async for commit in log.read(stream, folded.revision + 1, at):
+        folded.add(commit)
+    return folded
+
+
+async def _stands(log: Log, stream: str, revision: int, head: bytes) -> bool:
+    """Whether the chain has this commit at this revision: a snapshot is believed no further."""
+    await log.state(stream)
+    rows = log.index.rows(stream.encode(), revision, revision)
+    return bool(rows) and rows[0].commit == head
+
+
+class Activation(Generic[S]):
+    """A stream that this process writes."""
+
+    def __init__(self, log: Log, fold: Fold[S], stream: str, snapshots: Snapshots | None = None) -> None:
+        self.log, self.fold, self.stream, self.snapshots = log, fold, stream, snapshots
+        self.folded = Folded(fold, stream)
+        self.writer: Writer | None = None
+        self.ended = False
+        self._lock = asyncio.Lock()
+        self._snapshot_at = 0
+
+    @property
+    def state(self) -> S:
+        """The state after everything recorded."""
+        return self.folded.state
+
+    async def start(self, grant: Callable[[str], Any]) -> None:
+        """Take the stream over (``grant(stream)`` gives key and grant), then load it: what comes after is ours."""
+        self.writer = await grant(self.stream)
+        self.folded = await load(self.log, self.fold, self.stream, snapshots=self.snapshots)
+        self._snapshot_at = self.folded.revision
+
+    async def command(
+        self, command_id: bytes, request: bytes, decide: Callable[[S], Sequence[Any]], cause: Cause | None = None
+    ) -> tuple[Any, ...]:
+        """Decide and record, once for each id. ``request``: the command's bytes; others under its id are refused."""
+        digest = request_digest(self.log.keyring.secret(self.log.identity, "request"), request)
+        async with self._lock:
+            for _ in range(_TRIES):
+                if known := self.folded.recent.get(command_id):
+                    return await self._again(command_id, digest, known)
+                events = tuple(decide(self.state))
+                if not events:
+                    return ()
+                with contextlib.suppress(ConflictError):
+                    await self._append(events, command_id, digest, cause)
+                    return events
+        raise ConflictError(self.stream, self.folded.revision, self.folded.revision)
+
+    async def record(self, events: Sequence[Any], cause: Cause | None = None) -> Commit:
+        """Record what has happened, whatever it is: the owner's own doing, outside of any command."""
+        async with self._lock:
+            return await self._append(events, self.log.ambient.random(16), b"", cause)
+
+    async def _again(self, command_id: bytes, digest: bytes, known: tuple[bytes, int]) -> tuple[Any, ...]:
+        if known[0] != digest:
+            raise IdReusedError(self.stream, command_id.hex())
+        async for commit in self.log.read(self.stream, known[1], known[1]):
+            return commit.events
+        return ()
+
+    async def _append(self, events: Sequence[Any], command_id: bytes, digest: bytes, cause: Cause | None) -> Commit:
+        if self.ended or self.writer is None:
+            raise MovedError(f"{self.stream} is not live in this process: resolve it again")
+        for _ in range(_TRIES):
+            expected = self.folded.revision
+            try:
+                appended = await self.log.append(
+                    self.writer, events, expected=expected, commit_id=command_id, digest=digest, cause=cause
+                )
+            except GrantEndedError as error:
+                self.ended = True
+                raise MovedError(f"{self.stream} was taken over by another process: resolve it again") from error
+            except (ConflictError, UnknownOutcomeError):
+                if commit := await self._catch_up(command_id):
+                    return commit
+                if self.folded.revision != expected:
+                    raise ConflictError(self.stream, expected, self.folded.revision) from None
+                continue
+            now = self.log.ambient.now()
+            commit = Commit(
+                self.stream, appended.revision, appended.commit, command_id, digest, now, cause, b"", b"",
+                tuple(events), None, appended.slice, appended.position,
+            )  # fmt: skip
+            self.folded.add(commit)
+            self._maybe_snapshot()
+            return commit
+        raise UnknownOutcomeError(self.stream, command_id)
+
+    async def _catch_up(self, command_id: bytes) -> Commit | None:
+        """Read what came; one's own commit may be among it."""
+        await self.log.refresh()
+        own = None
+        async for commit in self.log.read(self.stream, self.folded.revision + 1):
+            self.folded.add(commit)
+            own = commit if commit.id == command_id else own
+        return own
+
+    def _maybe_snapshot(self) -> None:
+        if self.folded.revision - self._snapshot_at >= SNAPSHOT_EVERY:
+            self.snapshot()
+
+    def snapshot(self) -> None:
+        """Keep the fold, so that the next activation need not read the whole stream."""
+        if self.snapshots and self.folded.revision > self._snapshot_at:
+            self._snapshot_at = self.folded.revision
+            with contextlib.suppress(TypeError, EventStoreError):
+                args = (self.folded.revision, self.folded.head, self.fold.program, self.folded.pack())
+                self.snapshots.save(self.stream, *args)

@@ -1,0 +1,200 @@
+"""Agents as their authors write them: a name, and handlers that declare capabilities by their signatures."""
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .decider import stream_of
+from .errors import ConfigurationError, InputError, UnknownCapabilityError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Handler = Callable[..., Awaitable[Any]]
+ApprovalRule = Literal["automatic", "person", "role"]
+
+
+class Capabilities(StrEnum):
+    """Capabilities that many systems name; any other text is as good."""
+
+    AUTHENTICATION = "authentication"
+    AUTHORIZATION = "authorization"
+    ROUTING = "routing"
+    SCHEDULING = "scheduling"
+    COLLABORATION = "collaboration"
+    CONVERSATION = "conversation"
+    RETRIEVAL = "retrieval"
+    WRITING = "writing"
+    REVIEW = "review"
+
+
+class StepOptions(msgspec.Struct, frozen=True):
+    """How a step is run: ``timeout`` in seconds for each attempt (None: no limit), ``retries`` after the first one."""
+
+    retries: int = 0
+    timeout: float | None = None
+    on_crash: Literal["retry"] = "retry"
+
+
+def step(
+    *, retries: int = 0, timeout: float | None = None, on_crash: Literal["retry"] = "retry"
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Say how a function is run as a step. The function stays what it was and can be called as ever."""
+    if retries < 0 or (timeout is not None and timeout <= 0):
+        raise ConfigurationError("a step's retries must be 0 or more and its timeout more than 0 seconds")
+    options = StepOptions(retries, timeout, on_crash)
+
+    def mark(function: Callable[P, T]) -> Callable[P, T]:
+        function.__step__ = options  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def step_options(function: Callable[..., Any]) -> StepOptions:
+    """The options that stand on a function, or the defaults."""
+    options = getattr(function, "__step__", None)
+    return options if isinstance(options, StepOptions) else StepOptions()
+
+
+class Capability:
+    """One handler: its name, and the types of its input and output, from the handler's signature."""
+
+    def __init__(self, name: str, handler: Handler) -> None:
+        self.name, self.handler = name, handler
+        if not inspect.iscoroutinefunction(handler):
+            raise ConfigurationError(
+                f"the handler of {name} must be an async function: async def {handler.__name__}(...)"
+            )
+        try:
+            hints = typing.get_type_hints(handler)
+        except NameError as error:
+            raise ConfigurationError(f"a type in the signature of {name} cannot be found: {error}") from error
+        parameters = list(inspect.signature(handler).parameters.values())
+        if not parameters or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            raise ConfigurationError(
+                f"the handler of {name} takes the task first, then named inputs, no *args or **kwargs"
+            )
+        self.output: Any = hints.get("return", Any)
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+            (p.name, hints.get(p.name, Any)) if p.default is p.empty else (p.name, hints.get(p.name, Any), p.default)
+            for p in parameters[1:]
+        ]
+        self._input = msgspec.defstruct("Input", fields, kw_only=True, forbid_unknown_fields=True)
+
+    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The handler's keyword arguments, converted; `InputError` says what does not fit."""
+        try:
+            built = msgspec.convert(dict(given), self._input, builtin_types=(bytes,), from_attributes=True)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise InputError(f"the input does not fit {self.name}: {error}") from error
+        return {name: getattr(built, name) for name in self._input.__struct_fields__}
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the input."""
+        try:
+            return msgspec.json.schema(self._input)
+        except TypeError:
+            return {"type": "object"}
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `Agent.initialize` takes. ``security_level`` enterprise refuses what would weaken the record."""
+
+    security_level: Literal["standard", "enterprise"] = "standard"
+    audit_log_enabled: bool = True
+    encrypt_payloads: bool = True
+    concurrency: int = 16
+
+
+class Agent:
+    """An agent: a name that is its identity, a version, and what it can do.
+
+    ``concurrency``: how many of its tasks run at once in one process; a task in a durable wait does not count.
+    ``dedicated``: on Ray, the agent has an actor of its own. ``connection``: a journal URL or an open party, for
+    programs that say where they belong in the agent itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: str = "1",
+        description: str = "",
+        capabilities: Sequence[str] = (),
+        concurrency: int = 16,
+        approval: ApprovalRule = "automatic",
+        dedicated: bool = True,
+        connection: Any = None,
+    ) -> None:
+        self.stream = stream_of("agent", name)
+        if concurrency < 1:
+            raise ConfigurationError(f"agent {name}: concurrency must be 1 or more, not {concurrency}")
+        self.name, self.version, self.description = name, version, description
+        self.concurrency, self.approval, self.dedicated, self.connection = concurrency, approval, dedicated, connection
+        self.declared = tuple(str(capability) for capability in capabilities)
+        self.capabilities: dict[str, Capability] = {}
+        self.settings = Settings()
+
+    def on(
+        self, capability: str
+    ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[T]]], Callable[Concatenate[Any, P], Awaitable[T]]]:
+        """Declare a capability: the decorated async function handles its tasks."""
+
+        def declare(
+            handler: Callable[Concatenate[Any, P], Awaitable[T]],
+        ) -> Callable[Concatenate[Any, P], Awaitable[T]]:
+            if capability in self.capabilities:
+                raise ConfigurationError(f"agent {self.name} declares {capability} twice")
+            self.capabilities[str(capability)] = Capability(str(capability), handler)
+            return handler
+
+        return declare
+
+    def initialize(self, config: Mapping[str, Any] | None = None) -> "Agent":
+        """Set the agent up from a plain mapping; an unknown option is refused by name. Returns the agent."""
+        try:
+            self.settings = msgspec.convert(dict(config or {}), Settings)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"agent {self.name}: {error}") from error
+        if self.settings.security_level == "enterprise":
+            self._enterprise()
+        self.concurrency = self.settings.concurrency
+        return self
+
+    def _enterprise(self) -> None:
+        if not self.settings.audit_log_enabled:
+            raise ConfigurationError(f"agent {self.name}: enterprise security needs audit_log_enabled to stay true")
+        if not self.settings.encrypt_payloads:
+            raise ConfigurationError(f"agent {self.name}: enterprise security refuses plaintext payloads")
+        if isinstance(self.connection, str):
+            refuse_plain_transport(self.connection)
+
+    def names(self) -> list[str]:
+        """All capabilities, those with a handler and those only declared."""
+        return sorted({*self.declared, *self.capabilities})
+
+
+def refuse_plain_transport(url: str) -> None:
+    """`ConfigurationError` for a URL that crosses the network without TLS."""
+    parts = urlsplit(url)
+    local = parts.hostname in (None, "localhost", "127.0.0.1", "::1") or parts.scheme in ("sqlite", "file", "ladybug")
+    if not local and parts.scheme not in ("rediss", "https", "neo4j+s", "bolt+s", "kafka+ssl", "kafka+sasl_ssl"):
+        raise ConfigurationError(f"enterprise security refuses {parts.scheme}://{parts.hostname}: it needs TLS")
+
+
+def capability_of(target: str | Handler, agents: Sequence[Agent]) -> str:
+    """The capability's name, given as text or as its handler."""
+    if isinstance(target, str):
+        return target
+    for agent in agents:
+        for name, capability in agent.capabilities.items():
+            if capability.handler is target:
+                return name
+    raise UnknownCapabilityError(
+        f"{getattr(target, '__qualname__', target)} is no handler of this party's agents: ask by the capability's name"
+    )

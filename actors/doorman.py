@@ -1,0 +1,41 @@
+"""The Doorman: who may do what. For now: which process may write which stream, and whose key a person's is."""
+
+from ..eventstore.ambient import readable_id
+from ..eventstore.commit import SigningKey
+from ..eventstore.errors import KeyringError
+from ..eventstore.grants import Issuer
+from ..eventstore.log import Log, Writer
+from .errors import StatementError
+
+
+class Doorman:
+    """Issues grants with the keyring's issuing key. ``holder``: 16 bytes that name this process in its grants."""
+
+    def __init__(self, log: Log, holder: bytes) -> None:
+        self.log, self.holder, self.issuer = log, holder, Issuer(log)
+
+    async def writer(self, stream: str) -> Writer:
+        """A fresh key, in this process's memory only, and the grant that lets it write the stream."""
+        return await self.issuer.writer(stream, holder=self.holder)
+
+    async def holder_of(self, stream: str) -> bytes | None:
+        """The process that owns a stream, by the name in its grant; None if nobody does."""
+        state = await self.log.state(stream)
+        if not state.grants:
+            return None
+        for commit in reversed(await self.log.commits(self.log.index.control_rows(stream.encode()))):
+            if commit.control and commit.hash in state.grants:
+                return bytes(commit.control[1][33:49])
+        return None
+
+    def person(self, person: str | None = None) -> tuple[str, SigningKey]:
+        """A person's id and key; without an id, this user's own, made at first use."""
+        chosen = person or self.log.keyring.default_person(readable_id(self.log.ambient.random(10)))
+        return chosen, self.log.keyring.person(chosen)
+
+    def person_key(self, person: str) -> bytes:
+        """The public key that statements of a person must be signed with; `StatementError` if nobody is known so."""
+        try:
+            return self.log.keyring.known_person(person).public
+        except KeyringError as error:
+            raise StatementError(f"nobody is known as {person}: {error}") from error

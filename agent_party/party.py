@@ -1,0 +1,180 @@
+"""A party: agents, their tasks, and the log they live on."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+
+from .actors.agent import Agent, capability_of
+from .actors.decider import Decider
+from .actors.dj import DJ
+from .actors.doorman import Doorman
+from .actors.errors import ConfigurationError, InputError
+from .actors.events import Requested, Stated
+from .actors.local import LocalRuntime
+from .actors.runtime import Runtime
+from .actors.watch import Watch
+from .apps import find_app
+from .cluster.settings import Settings, chosen_runtime, load
+from .cluster.wiring import Stack, open_stack
+from .eventstore.ambient import readable_id
+from .eventstore.errors import PayloadError
+from .handles import AgentHandle, EntityHandle, TaskHandle
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Party:
+    """Open it with ``async with Party.open(agents=[...]) as party``."""
+
+    stack: Stack
+    runtime: Runtime
+    watch: Watch
+    doorman: Doorman
+    dj: DJ
+
+    def __init__(self, settings: Settings, agents: Sequence[Agent], stay: bool) -> None:
+        self.settings, self.agents, self.stay = settings, list(agents), stay
+
+    @classmethod
+    def open(
+        cls,
+        agents: Sequence[Agent] = (),
+        *,
+        app: str = "",
+        journal: str = "",
+        views: str = "",
+        blobs: str = "",
+        runtime: str = "",
+        name: str = "",
+        hosts: int = 0,
+        person: str = "",
+        stay: bool = False,
+    ) -> "Party":
+        """A party, to be entered with ``async with``. What is not given comes from ``PARTY_*``, then ``party.toml``.
+
+        ``app``: ``module:attribute`` of an agent or a list of them, beside ``agents``. ``stay``: on Ray, what joins
+        goes on when this program leaves.
+        """
+        found = [*agents, *(find_app(app) if app else [])]
+        connections = {agent.connection for agent in found if isinstance(agent.connection, str)}
+        if not journal and len(connections) == 1:
+            journal = connections.pop()
+        given = {"journal": journal, "views": views, "blobs": blobs, "runtime": runtime, "name": name}
+        return cls(load({**given, "hosts": hosts or None, "person": person}), found, stay)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self, *, create: bool = True) -> None:
+        """Open the stores, choose the runtime, and let the agents join."""
+        names = [agent.name for agent in self.agents]
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"two agents have the same name: {', '.join(sorted(names))}")
+        self.stack = await open_stack(self.settings, create=create)
+        try:
+            self.watch = Watch(self.stack.log)
+            self.doorman = Doorman(self.stack.log, self.stack.presence.holder)
+            self.dj = DJ(self.stack.registry)
+            self.runtime = await self._choose_runtime()
+            if self.agents:
+                await self.runtime.join(self.agents)
+        except BaseException:
+            await self.stack.close()
+            raise
+
+    async def _choose_runtime(self) -> Runtime:
+        if chosen_runtime(self.settings) == "local":
+            return LocalRuntime(self.stack.host())
+        from .cluster.ray_runtime import RayRuntime
+
+        return await RayRuntime.start(self.settings, stay=self.stay)
+
+    async def close(self) -> None:
+        """Passivate what this party runs and close its stores."""
+        await self.runtime.close()
+        await self.stack.close()
+
+    @overload
+    async def ask(
+        self, capability: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **given: P.kwargs
+    ) -> TaskHandle[T]: ...
+    @overload
+    async def ask(self, capability: str, /, **given: Any) -> TaskHandle[Any]: ...
+    async def ask(self, capability: Any, /, *args: Any, **given: Any) -> TaskHandle[Any]:
+        """Ask for work by capability, or by the function that handles it. Returns once the request is on the log."""
+        return await self.using().ask(capability, *args, **given)
+
+    def using(self, *, request_id: str = "", within: float = 0, agent: str = "") -> "Asking":
+        """Options for what is asked next. ``request_id``: the same id is the same task, ever. ``within``: seconds."""
+        return Asking(self, request_id, within, agent)
+
+    def task(self, task: str) -> TaskHandle[Any]:
+        """The handle of a task by its id."""
+        return TaskHandle(self, task)
+
+    def agent(self, name: str) -> AgentHandle:
+        """The handle of an agent by its name."""
+        return AgentHandle(self, name)
+
+    def entity(self, decider: type[Decider[S, Any, Any]], name: str) -> EntityHandle[S]:
+        """The handle of an entity; it exists as soon as a command is sent to it."""
+        return EntityHandle(self, decider, name)
+
+    async def leave_in_inbox(self, stream: str, stated: Stated) -> None:
+        """Append to a stream's inbox, with a key of this process's own, for its owner to read."""
+        inbox = f"inbox/{stream}"
+        writer = await self.doorman.writer(inbox)
+        revision = (await self.stack.log.state(inbox)).revision
+        await self.stack.log.append(writer, [stated], expected=revision)
+        await self.doorman.issuer.fence(inbox, writer.grant)
+
+
+class Asking:
+    """A party with options for what is asked."""
+
+    def __init__(self, party: Party, request_id: str, within: float, agent: str) -> None:
+        if within < 0:
+            raise ConfigurationError(f"within must be seconds from now, not {within:g}")
+        self._party, self._request_id, self._within, self._agent = party, request_id, within, agent
+
+    @overload
+    async def ask(
+        self, capability: Callable[Concatenate[Any, P], Awaitable[T]], /, *args: P.args, **given: P.kwargs
+    ) -> TaskHandle[T]: ...
+    @overload
+    async def ask(self, capability: str, /, **given: Any) -> TaskHandle[Any]: ...
+    async def ask(self, capability: Any, /, *args: Any, **given: Any) -> TaskHandle[Any]:
+        """As `Party.ask`."""
+        if args:
+            raise InputError("give the input by name: ask(write, topic=...), so that it is recorded by name")
+        party = self._party
+        name = capability_of(capability, party.agents)
+        declared = next((a.capabilities[name] for a in party.agents if name in a.capabilities), None)
+        if declared:
+            declared.arguments(given)
+        try:
+            packed = msgspec.msgpack.encode(given)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise PayloadError(f"the input of {name} cannot be stored: {error}") from error
+        agent = self._agent or await party.dj.resolve(name)
+        who, _ = party.doorman.person(party.settings.person or None)
+        task = self._task_id()
+        await party.runtime.place(task, Requested(name, packed, agent=agent, by=who, within=self._within))
+        return TaskHandle(party, task, declared.output if declared else Any)
+
+    def _task_id(self) -> str:
+        log = self._party.stack.log
+        if not self._request_id:
+            return readable_id(log.ambient.random(10))
+        return readable_id(hashlib.sha256(log.identity.log_id + self._request_id.encode()).digest()[:10])

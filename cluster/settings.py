@@ -1,0 +1,122 @@
+"""Where everything lies: four URLs and a runtime, from arguments, environment (`PARTY_*`) or `party.toml`."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ..actors.errors import ConfigurationError
+
+RuntimeName = Literal["auto", "local", "ray"]
+FOLDER = ".party"
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``name``: the party's name, its namespace on Ray. ``hosts``: pooled hosts on Ray, 0 for one a two cores.
+
+    Empty URLs mean the embedded defaults beside the journal. ``ray_address``: a cluster's, else Ray's own rules.
+    """
+
+    journal: str = ""
+    views: str = ""
+    blobs: str = ""
+    runtime: RuntimeName = "auto"
+    name: str = "agent-party"
+    hosts: int = 0
+    ray_address: str = ""
+    person: str = ""
+    state: str = ""
+
+    @property
+    def log_path(self) -> Path:
+        """The SQLite file of the log."""
+        return sqlite_path(self.journal, "journal")
+
+    @property
+    def folder(self) -> Path:
+        """Where caches and the files of live processes lie: beside the log."""
+        return self.log_path.parent
+
+    @property
+    def views_path(self) -> Path:
+        """The SQLite file of the views."""
+        return sqlite_path(self.views, "views") if self.views else self.folder / "views.db"
+
+    @property
+    def blobs_path(self) -> Path:
+        """The folder of the blobs."""
+        return _path(self.blobs, "blobs", "file") if self.blobs else self.folder / "blobs"
+
+
+def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> Settings:
+    """Settings from arguments, then environment, then ``party.toml`` in the folder; relative paths made absolute."""
+    folder = folder or Path.cwd()
+    merged: dict[str, Any] = _from_file(folder / "party.toml")
+    fields = set(Settings.__struct_fields__)
+    merged |= {name: environment[key] for name in fields if (key := f"PARTY_{name.upper()}") in environment}
+    merged |= {name: value for name, value in given.items() if value not in (None, "")}
+    if "state_dir" in merged:
+        merged["state"] = merged.pop("state_dir")
+    base = job_folder(environment) or folder
+    merged.setdefault("journal", f"sqlite:///{FOLDER}/log.db")
+    for name in ("journal", "views", "blobs"):
+        if merged.get(name):
+            merged[name] = _absolute(str(merged[name]), base)
+    if environment.get("PARTY_STATE_DIR") and "state" not in merged:
+        merged["state"] = environment["PARTY_STATE_DIR"]
+    try:
+        settings = msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"a setting cannot be used: {error}; known are {', '.join(sorted(fields))}") from error
+    sqlite_path(settings.journal, "journal")
+    return settings
+
+
+def job_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Inside a Ray job the working directory is thrown away: there, the user's data folder is the base."""
+    if _IN_A_JOB not in environment:
+        return None
+    base = environment.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "agent-party"
+
+
+def chosen_runtime(settings: Settings, environment: Mapping[str, str] = os.environ) -> Literal["local", "ray"]:
+    """What ``auto`` comes to: Ray in a Ray job, where Ray is initialised already, or where an address is set."""
+    if settings.runtime != "auto":
+        return settings.runtime
+    import sys
+
+    ray = sys.modules.get("ray")
+    wanted = settings.ray_address or environment.get("RAY_ADDRESS") or _IN_A_JOB in environment
+    return "ray" if wanted or (ray is not None and ray.is_initialized()) else "local"
+
+
+def sqlite_path(url: str, setting: str) -> Path:
+    """The file of a ``sqlite:///`` URL; `ConfigurationError` for another."""
+    return _path(url, setting, "sqlite")
+
+
+def _path(url: str, setting: str, scheme: str) -> Path:
+    parts = urlsplit(url)
+    if parts.scheme != scheme or parts.netloc or len(parts.path) < 2:
+        raise ConfigurationError(f"{setting} {url!r}: this version takes {scheme}:///path")
+    return Path(parts.path)
+
+
+def _absolute(url: str, base: Path) -> str:
+    scheme, found, path = url.partition(":///")
+    if not found or scheme not in ("sqlite", "file"):
+        return url
+    return f"{scheme}://{(base / path).absolute()}"
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return dict(tomllib.loads(path.read_text())) if path.is_file() else {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Implementations of the projections' contracts: memory (the reference), embedded, service."""

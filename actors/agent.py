@@ -86,6 +86,10 @@ class Capability:
         ]
         self._input = msgspec.defstruct("Input", fields, kw_only=True, forbid_unknown_fields=True)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travels to other processes as name and handler: the input's type is made anew there."""
+        return Capability, (self.name, self.handler)
+
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The handler's keyword arguments, converted; `InputError` says what does not fit."""
         try:

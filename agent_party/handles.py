@@ -94,17 +94,21 @@ class TaskHandle(Generic[T]):
         await self.state()
         return [line async for c in self._party.stack.log.read(self.stream, from_revision) for line in _lines(c)]
 
-    async def approve(self, name: str = "", *, note: str = "", person: str | None = None) -> None:
-        """Sign and leave a person's approval for the open approval of this name (or the only one)."""
-        await self._state("approve", name, note, person)
+    async def approve(
+        self, name: str = "", *, note: str = "", person: str | None = None, wait: int | None = None
+    ) -> None:
+        """Sign and leave a person's approval for the open approval of this name or wait number (or the only one)."""
+        await self._state("approve", name, note, person, wait)
 
-    async def reject(self, name: str = "", *, note: str = "", person: str | None = None) -> None:
+    async def reject(
+        self, name: str = "", *, note: str = "", person: str | None = None, wait: int | None = None
+    ) -> None:
         """The same, saying no."""
-        await self._state("reject", name, note, person)
+        await self._state("reject", name, note, person, wait)
 
     async def cancel(self, reason: str = "", *, person: str | None = None) -> None:
         """Ask for the task to be stopped, signed; it is stopped as soon as its owner reads it."""
-        await self._state("cancel", "", reason, person)
+        await self._state("cancel", "", reason, person, None)
 
     async def shown(self, name: str = "") -> tuple[int, str, Any]:
         """Wait number, name and content of the open approval of this name (or the only one)."""
@@ -116,8 +120,12 @@ class TaskHandle(Generic[T]):
         """The content of an artifact that the result names."""
         return await fetch(self._party.stack.log, artifact)
 
-    def _open_approval(self, state: TaskState, name: str) -> int:
+    def _open_approval(self, state: TaskState, name: str, wait: int | None = None) -> int:
         found = [n for n in sorted(state.open) if state.waits[n].kind == "approval"]
+        if wait is not None and wait in found:
+            return wait
+        if wait is not None:
+            raise SettledError(f"wait {wait} of task {self.id} ({state.status}) is no open approval, or not any more")
         named = [n for n in found if name in ("", state.waits[n].name)]
         if len(named) != 1 and not (name and named):
             waits = ", ".join(repr(state.waits[n].name) for n in found) or "none"
@@ -125,11 +133,13 @@ class TaskHandle(Generic[T]):
             raise SettledError(f"task {self.id} ({state.status}) has {which}; open: {waits}")
         return named[0]
 
-    async def _state(self, decision: Decision, name: str, note: str, person: str | None) -> None:
+    async def _state(
+        self, decision: Decision, name: str, note: str, person: str | None, number: int | None
+    ) -> None:
         log, state = self._party.stack.log, await self.state()
         if state.finished:
             raise SettledError(f"task {self.id} is {state.status} already")
-        wait = -1 if decision == "cancel" else self._open_approval(state, name)
+        wait = -1 if decision == "cancel" else self._open_approval(state, name, number)
         who, key = self._party.doorman.person(person or self._party.settings.person or None)
         shown = state.waits[wait] if wait >= 0 else None
         statement = Statement(

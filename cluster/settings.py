@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..actors.errors import ConfigurationError
+from ..eventstore.keyring import state_folder
 
 RuntimeName = Literal["auto", "local", "ray"]
 FOLDER = ".party"
@@ -20,6 +21,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name``: the party's name, its namespace on Ray. ``hosts``: pooled hosts on Ray, 0 for one a two cores.
 
     Empty URLs mean the embedded defaults beside the journal. ``ray_address``: a cluster's, else Ray's own rules.
+    ``app``: where the command line finds code, ``module:attribute``.
     """
 
     journal: str = ""
@@ -31,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ray_address: str = ""
     person: str = ""
     state: str = ""
+    app: str = ""
 
     @property
     def log_path(self) -> Path:
@@ -60,15 +63,12 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
     fields = set(Settings.__struct_fields__)
     merged |= {name: environment[key] for name in fields if (key := f"PARTY_{name.upper()}") in environment}
     merged |= {name: value for name, value in given.items() if value not in (None, "")}
-    if "state_dir" in merged:
-        merged["state"] = merged.pop("state_dir")
     base = job_folder(environment) or folder
     merged.setdefault("journal", f"sqlite:///{FOLDER}/log.db")
     for name in ("journal", "views", "blobs"):
         if merged.get(name):
             merged[name] = _absolute(str(merged[name]), base)
-    if environment.get("PARTY_STATE_DIR") and "state" not in merged:
-        merged["state"] = environment["PARTY_STATE_DIR"]
+    merged.setdefault("state", str(state_folder(environment)))
     try:
         settings = msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -1,0 +1,217 @@
+"""A host as a Ray actor: its own thread runs the host, so that it recovers by itself when Ray starts it again.
+
+Ray's retries stay off for commands; a caller that lost its answer resolves the actor again and resends the same id.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..actors.activation import load
+from ..actors.agent import Agent
+from ..actors.agent_state import AGENT
+from ..actors.decider import Decider, Reply, stream_of
+from ..actors.errors import (
+    DeadlineError,
+    RuntimeUnavailableError,
+    TaskCancelledError,
+    TaskFailedError,
+    UnknownTaskError,
+)
+from ..actors.events import Requested
+from ..actors.task_state import TASK
+from ..eventstore.ambient import readable_id
+from ..eventstore.verify import Cause
+from .placement import Placement
+from .settings import Settings
+from .wiring import open_stack
+
+T = TypeVar("T")
+_START = 60.0
+
+
+class HostActor:
+    """One process of a party on Ray. ``index`` < 0: the dedicated host of an agent; else one of the pooled ones."""
+
+    def __init__(self, settings: Settings, agents: Sequence[Agent], placement: Placement, index: int) -> None:
+        self._settings, self._agents, self._placement, self._index = settings, list(agents), placement, index
+        self._loop = asyncio.new_event_loop()
+        self._stopped = False
+        threading.Thread(target=self._loop.run_forever, name="host", daemon=True).start()
+        self._ready: Future[None] = asyncio.run_coroutine_threadsafe(self._start(), self._loop)
+
+    async def _start(self) -> None:
+        self._stack = await open_stack(self._settings)
+        pooled = self._index >= 0
+        self._host = self._stack.host(wants=lambda task: pooled and self._placement.index_of(task) == self._index)
+        self._host.runtime = RemoteRuntime(self._placement, self)
+        await self._host.join(self._agents, owner=not pooled)
+
+    async def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ready)), _START)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    # What the runtime asks of a host
+
+    async def ready(self) -> int:
+        """The process id, once the host runs."""
+        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ready)), _START)
+        return os.getpid()
+
+    async def place(self, task: str, requested: Requested, cause: Cause | None) -> None:
+        """Start a task here."""
+        await self._do(self._host_call(lambda host: host.start_task(task, requested, cause)))
+
+    async def cancel(self, task: str, by: str, reason: str) -> None:
+        """Cancel a task that lives here."""
+        await self._do(self._host_call(lambda host: host.cancel_here(task, by, reason)))
+
+    async def send(
+        self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
+    ) -> Reply[Any]:
+        """Have an entity handle a command."""
+        return await self._do(self._host_call(lambda host: host.send(decider, name, command, command_id, deadline)))
+
+    async def recall(self, agent: str, key: str) -> bytes | None:
+        """What an agent remembers."""
+        return await self._do(self._host_call(lambda host: host.recall(agent, key)))
+
+    async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
+        """Have an agent remember."""
+        await self._do(self._host_call(lambda host: host.remember(agent, key, value, command_id)))
+
+    async def stop(self) -> None:
+        """Passivate everything and close the stores."""
+        if not self._stopped:
+            self._stopped = True
+            await self._do(self._stop())
+
+    async def _stop(self) -> None:
+        await self._host.close()
+        await self._stack.close()
+
+    async def _host_call(self, call: Any) -> Any:
+        return await call(self._host)
+
+    # What anyone may ask of an agent's handle
+
+    async def ask(
+        self, capability: str, input: dict[str, Any] | None = None, meta: dict[str, Any] | None = None
+    ) -> str:
+        """Start a task; returns its id. ``meta``: ``command_id`` (the same id, the same task), ``deadline`` (seconds)."""
+        return await self._do(self._ask(capability, input or {}, meta or {}))
+
+    async def _ask(self, capability: str, given: dict[str, Any], meta: dict[str, Any]) -> str:
+        log = self._stack.log
+        seed = meta.get("command_id")
+        data = self._host.command_id(f"ask\0{seed}")[:10] if seed else log.ambient.random(10)
+        task, agent = readable_id(data), self._agents[0].name if self._index < 0 else ""
+        declared = self._agents[0].capabilities.get(capability) if agent else None
+        if declared:
+            declared.arguments(given)
+        who, _ = self._host.doorman.person(self._settings.person or None)
+        within = float(meta.get("deadline") or 0)
+        await self._host.place(task, Requested(capability, msgspec.msgpack.encode(given), agent, by=who, within=within))
+        return task
+
+    async def result(self, task: str, timeout: float = 30.0) -> Any:
+        """A task's result, waited for up to ``timeout`` seconds; raises what the task came to."""
+        return await self._do(self._result(task, timeout))
+
+    async def _result(self, task: str, timeout: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._known(task)
+                await self._host.outcome(task, 0)
+        except TimeoutError:
+            raise DeadlineError(f"task {task} has not finished after {timeout:g} s; it goes on: ask again") from None
+        state = (await load(self._stack.log, TASK, stream_of("task", task), snapshots=None)).state
+        if state.status == "completed":
+            return msgspec.msgpack.decode(state.result or b"\xc0")
+        if state.failure and state.status == "failed":
+            raise TaskFailedError(task, f"task {task}: {state.failure.kind}: {state.failure.message}")
+        raise TaskCancelledError(task, f"task {task} was cancelled")
+
+    async def state(self, task: str | None = None, at: int | None = None) -> dict[str, Any]:
+        """The agent's state, or a task's, at a revision; as plain data."""
+        return await self._do(self._state(task, at))
+
+    async def _state(self, task: str | None, at: int | None) -> dict[str, Any]:
+        await self._stack.log.refresh()
+        if task:
+            await self._known(task)
+            folded: Any = await load(self._stack.log, TASK, stream_of("task", task), snapshots=None, at=at)
+        else:
+            folded = await load(self._stack.log, AGENT, self._agents[0].stream, snapshots=None, at=at)
+        plain: dict[str, Any] = msgspec.to_builtins(folded.state, builtin_types=(bytes,))
+        return {**plain, "revision": folded.revision}
+
+    async def history(self, from_revision: int = 1, task: str | None = None) -> list[dict[str, Any]]:
+        """The agent's events, or a task's, from a revision; as plain data."""
+        return await self._do(self._history(from_revision, task))
+
+    async def _history(self, first: int, task: str | None) -> list[dict[str, Any]]:
+        await self._stack.log.refresh()
+        stream = stream_of("task", task) if task else self._agents[0].stream
+        return [
+            {
+                "revision": commit.revision,
+                "time": commit.time,
+                "type": type(event).__event__.name.decode(),
+                "event": msgspec.to_builtins(event, builtin_types=(bytes,)),
+            }
+            async for commit in self._stack.log.read(stream, first)
+            for event in commit.events
+        ]
+
+    async def _known(self, task: str) -> None:
+        await self._stack.log.refresh()
+        if not (await self._stack.log.state(stream_of("task", task))).revision:
+            raise UnknownTaskError(task)
+
+
+class RemoteRuntime:
+    """The runtime as a host sees it: what does not belong here goes to the host where it does."""
+
+    def __init__(self, placement: Placement, actor: HostActor) -> None:
+        self._placement, self._actor = placement, actor
+
+    async def join(self, agents: Sequence[Agent]) -> None:
+        raise RuntimeUnavailableError("agents join by Party.open, not from inside a host")
+
+    async def leave(self) -> None:
+        return
+
+    async def place(self, task: str, requested: Requested, cause: Cause | None = None) -> None:
+        if self._placement.index_of(task) == self._actor._index:
+            await self._actor._host.start_task(task, requested, cause)
+        else:
+            await self._placement.call(self._placement.host_of(task), "place", task, requested, cause)
+
+    async def cancel(self, task: str, by: str, reason: str) -> None:
+        if self._placement.index_of(task) == self._actor._index:
+            await self._actor._host.cancel_here(task, by, reason)
+        else:
+            await self._placement.call(self._placement.host_of(task), "cancel", task, by, reason)
+
+    async def send(
+        self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
+    ) -> Reply[Any]:
+        host = self._placement.host_of(f"{decider.kind}/{name}")
+        reply: Reply[Any] = await self._placement.call(host, "send", decider, name, command, command_id, deadline)
+        return reply
+
+    async def recall(self, agent: str, key: str) -> bytes | None:
+        found: bytes | None = await self._placement.call(self._placement.agent(agent), "recall", agent, key)
+        return found
+
+    async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
+        await self._placement.call(self._placement.agent(agent), "remember", agent, key, value, command_id)
+
+    async def close(self) -> None:
+        return

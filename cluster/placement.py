@@ -1,0 +1,58 @@
+"""Which host a cell belongs to, and calling it: names on Ray, so that every process agrees and none is told."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+import msgspec
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+from ..actors.errors import DeadlineError, RuntimeUnavailableError
+
+CALL = 60.0
+_AGAIN = 0.2
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """``session`` names the hosts that one open party started; ``hosts``: how many pooled ones there are."""
+
+    namespace: str
+    session: str
+    hosts: int
+
+    def index_of(self, key: str) -> int:
+        """The pooled host of a task's id or an entity's stream."""
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % self.hosts
+
+    def pooled(self, index: int) -> str:
+        """The actor name of a pooled host."""
+        return f"host:{self.session}:{index}"
+
+    def host_of(self, key: str) -> str:
+        """The actor name of the pooled host of a task or an entity."""
+        return self.pooled(self.index_of(key))
+
+    def agent(self, name: str) -> str:
+        """The actor name of an agent."""
+        return f"agent:{name}"
+
+    async def call(self, actor: str, method: str, *arguments: Any, deadline: float = CALL) -> Any:
+        """Call a host; while it restarts, resolve it again and send the same again until the deadline (seconds)."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + deadline
+        while True:
+            try:
+                handle = await asyncio.to_thread(ray.get_actor, actor, namespace=self.namespace)
+                reference = getattr(handle, method).remote(*arguments)
+                return await asyncio.wait_for(asyncio.wrap_future(reference.future()), until - loop.time())
+            except RayTaskError as error:
+                raise error.cause from error
+            except TimeoutError:
+                raise DeadlineError(
+                    f"{actor} did not answer within {deadline:g} s: ask again with the same id"
+                ) from None
+            except (ActorDiedError, ActorUnavailableError, ValueError) as error:
+                if loop.time() + _AGAIN >= until:
+                    raise RuntimeUnavailableError(f"{actor} is not there: {type(error).__name__}: {error}") from error
+                await asyncio.sleep(_AGAIN)

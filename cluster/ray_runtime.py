@@ -1,0 +1,156 @@
+"""The Ray runtime: pooled hosts for tasks and entities, a named actor for each agent.
+
+    ray.get_actor("agent:writer", namespace="agent-party").ask.remote("text.write", {"topic": "ravens"})
+
+An embedded log is one file: all its hosts run on the driver's node, and a cluster of several nodes is refused.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..actors.agent import Agent
+from ..actors.decider import Decider, Reply
+from ..actors.errors import RuntimeUnavailableError
+from ..actors.events import Requested
+from ..eventstore.ambient import readable_id
+from ..eventstore.verify import Cause
+from .host_actor import HostActor
+from .placement import Placement
+from .settings import Settings
+
+_START = 120.0
+
+
+class RayRuntime:
+    """The driver's side. Hosts end with the driver unless ``stay``; then they are detached and go on."""
+
+    def __init__(self, settings: Settings, placement: Placement, stay: bool) -> None:
+        self.settings, self.placement, self.stay = settings, placement, stay
+        self._handles: dict[str, Any] = {}
+        self._connected = False
+
+    @classmethod
+    async def start(cls, settings: Settings, *, stay: bool) -> "RayRuntime":
+        """Connect to Ray, or start it on this machine; `RuntimeUnavailableError` says what is missing."""
+        connected = await asyncio.to_thread(connect, settings)
+        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        if len(nodes) > 1:
+            raise RuntimeUnavailableError(
+                f"this cluster has {len(nodes)} nodes, and {settings.journal} is a file of one: "
+                "use a Kafka journal on several nodes, or a cluster of one node"
+            )
+        hosts = settings.hosts or max(1, (os.cpu_count() or 2) // 2)
+        runtime = cls(settings, Placement(settings.name, readable_id(os.urandom(5)), hosts), stay)
+        runtime._connected = connected
+        return runtime
+
+    async def join(self, agents: Sequence[Agent]) -> None:
+        """Start the hosts with the agents' code; returns when all of them run."""
+        names = [(self.placement.pooled(index), list(agents), index) for index in range(self.placement.hosts)]
+        names += [(self.placement.agent(agent.name), [agent], -1) for agent in agents]
+        await asyncio.to_thread(self._create, names)
+        try:
+            ready = [handle.ready.remote() for handle in self._handles.values()]
+            await asyncio.to_thread(ray.get, ready, timeout=_START)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            cause = getattr(error, "cause", None) or error
+            raise RuntimeUnavailableError(f"the hosts did not start: {cause}") from error
+
+    def _create(self, hosts: list[tuple[str, list[Agent], int]]) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        options: dict[str, Any] = {
+            "namespace": self.placement.namespace,
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": 1_000,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+        if self.stay:
+            options["lifetime"] = "detached"
+        actor = ray.remote(HostActor)
+        for name, agents, index in hosts:
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(name, namespace=self.placement.namespace))
+                self._await_gone(name)
+            self._handles[name] = actor.options(name=name, **options).remote(
+                self.settings, agents, self.placement, index
+            )
+
+    def _await_gone(self, name: str) -> None:
+        """The newest to join runs the agent: wait until Ray has let go of the one before."""
+        until = time.monotonic() + _START
+        while time.monotonic() < until:
+            ray.get_actor(name, namespace=self.placement.namespace)
+            time.sleep(0.05)
+
+    async def leave(self) -> None:
+        """Passivate the hosts and end them, unless they stay."""
+        if self.stay:
+            return
+        handles, self._handles = list(self._handles.values()), {}
+        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+            await asyncio.to_thread(ray.get, [handle.stop.remote() for handle in handles], timeout=30)
+        for handle in handles:
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                await asyncio.to_thread(ray.kill, handle)
+
+    async def place(self, task: str, requested: Requested, cause: Cause | None = None) -> None:
+        await self.placement.call(self.placement.host_of(task), "place", task, requested, cause)
+
+    async def cancel(self, task: str, by: str, reason: str) -> None:
+        await self.placement.call(self.placement.host_of(task), "cancel", task, by, reason)
+
+    async def send(
+        self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
+    ) -> Reply[Any]:
+        host = self.placement.host_of(f"{decider.kind}/{name}")
+        arguments = (decider, name, command, command_id, deadline)
+        reply: Reply[Any] = await self.placement.call(host, "send", *arguments, deadline=deadline + 5)
+        return reply
+
+    async def recall(self, agent: str, key: str) -> bytes | None:
+        found: bytes | None = await self.placement.call(self.placement.agent(agent), "recall", agent, key)
+        return found
+
+    async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
+        await self.placement.call(self.placement.agent(agent), "remember", agent, key, value, command_id)
+
+    async def close(self) -> None:
+        await self.leave()
+        if self._connected:
+            await asyncio.to_thread(ray.shutdown)
+
+
+def connect(settings: Settings) -> bool:
+    """Join the cluster that is set, or start Ray here. False if the program had done so already."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")
+    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
+    options: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    try:
+        ray.init(
+            address=address or ("auto" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "local"),
+            namespace=settings.name,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise RuntimeUnavailableError(
+            f"Ray cannot start or be reached at {address or 'this machine'}: {error}: check RAY_ADDRESS, or use "
+            "runtime='local'"
+        ) from error
+    return True

@@ -1,8 +1,9 @@
 """Group commit: many streams' records in one append, each acknowledged only after it was read back and accepted.
 
 The loop is the same for every tape. Build on what was read, append, read what stands behind it, judge it by the rule.
-Then for each record still open: if its predecessor is no longer the head it can never be accepted (heads do not
-repeat), so it is prepared again, which either signs anew or says why not; else the same bytes are sent again.
+Then for each record still open: while the rule would accept its bytes if they came next, the same bytes are sent
+again. Once it would not, it never will (heads do not repeat, ended grants do not return): then it is first looked
+for in what was read, and if it is not there, prepared again, which either signs anew or says why not.
 """
 
 import asyncio
@@ -10,24 +11,27 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from .backends.index_file import IndexDamaged
 from .commit import Built
-from .errors import EventStoreError, LogRolledBack, UnknownOutcomeError
+from .errors import AppendError, LogError, LogRolledBack, StoreBusyError, StoreError, UnknownOutcomeError
 from .index import Behind, Index
-from .tape import Attempt, Entry, Indefinite, Tape
-from .verify import StreamState
+from .tape import START, Attempt, Entry, Indefinite, Tape
+from .verify import SliceState, StreamState, judge, parse
 
 GROUP = 256
 PATIENCE = 1.0
 """Seconds to read on for a record before the same bytes are sent again."""
+_HEALINGS = 3
 
 
 class Appended(NamedTuple):
-    """An acknowledged commit: revision (0 for a control commit), hash, slice and position."""
+    """An acknowledged commit: revision (0 for a control commit), hash, slice, position and time (as it stands in the record)."""
 
     revision: int
     commit: bytes
     slice: int
     position: int
+    time: int
 
 
 class Prepare(Protocol):
@@ -37,19 +41,25 @@ class Prepare(Protocol):
 
 
 class Pending:
-    """One append on its way. A stream has at most one."""
+    """One append on its way. A stream has at most one. ``sent``: the tape may have the bytes, or get them yet."""
 
     def __init__(self, stream: bytes, prepare: Prepare, deadline: float) -> None:
         self.stream, self.prepare, self.deadline = stream, prepare, deadline
         self.built: Built | None = None
-        self.prev = b""
+        self.basis: tuple[StreamState, SliceState] | None = None
         self.sent = False
         self.done: asyncio.Future[Appended | None] = asyncio.get_running_loop().create_future()
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def fail(self, error: BaseException) -> None:
-        """Resolve with an error, unless resolved."""
-        if not self.done.done():
-            self.done.set_exception(error)
+        """Resolve with an error, unless resolved. One that does not say what became of the record means unknown."""
+        if self.done.done():
+            return
+        if self.built and self.sent and not isinstance(error, (AppendError, LogError)):
+            unknown = UnknownOutcomeError(self.stream.decode(), self.built.commit)
+            unknown.__cause__ = error
+            error = unknown
+        self.done.set_exception(error)
 
     def succeed(self, appended: Appended | None) -> None:
         """Resolve as acknowledged, unless resolved."""
@@ -58,12 +68,16 @@ class Pending:
 
 
 class Appender:
-    """The one writer of a lane in this process. Holds the lane's lock while it reads and writes."""
+    """The one writer of a lane in this process. Holds the lane's lock while it reads and writes.
+
+    ``heal(generation)``: read everything again, because the index of that generation is damaged.
+    """
 
     def __init__(self, lane: int, tape: Tape, index: Index, put_blob: Callable[[bytes], Awaitable[None]]) -> None:
         self.lane, self._tape, self._index, self._put_blob = lane, tape, index, put_blob
         self.lock = asyncio.Lock()
         self.grown: Callable[[], None] = lambda: None
+        self.heal: Callable[[int], Awaitable[None]] | None = None
         self._queue: list[Pending] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -82,89 +96,141 @@ class Appender:
         while self._queue:
             group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
             try:
-                async with self.lock:
-                    await self._settle(group)
+                await self._settled(group)
             except Exception as error:  # every waiter must hear of it, whatever it is
                 for pending in group:
                     pending.fail(error)
             self.grown()
             await asyncio.sleep(0)
 
-    async def _settle(self, group: list[Pending]) -> None:
-        while group:
-            ready = await self._prepared(group)
-            if not ready:
-                return
-            own = {pending.built.raw: pending for pending in ready if pending.built}
+    async def _settled(self, group: list[Pending]) -> None:
+        """Settle a group, over a damaged index if need be: its records are found again where they stand."""
+        for attempt in range(_HEALINGS):
+            generation = self._index.generation
             try:
-                attempt = await self._tape.append(self.lane, list(own), self.seen)
-                unsure = False
-            except Indefinite:
-                attempt, unsure = Attempt(True, []), True
-            for pending in ready:
-                pending.sent |= attempt.placed
-            await self.take(attempt.entries, own)
-            if unsure or not self._tape.conditional:
+                async with self.lock:
+                    await self._settle(group)
+                break
+            except IndexDamaged:
+                if self.heal is None or attempt == _HEALINGS - 1:
+                    raise
+                await self.heal(generation)
+
+    async def _settle(self, group: list[Pending]) -> None:
+        while group := await self._prepared(group):
+            own = {pending.built.raw: pending for pending in group if pending.built}
+            attempt = await self._append(group, list(own))
+            if attempt:
+                await self.take(attempt.entries, own)
+            if attempt is None or not self._tape.conditional:
                 await self._read_on(own)
-            group = [pending for pending in ready if not pending.done.done()]
             self._expire(group)
 
-    async def _prepared(self, group: list[Pending]) -> list[Pending]:
-        ready = []
+    async def _append(self, group: list[Pending], raws: list[bytes]) -> Attempt | None:
+        """Send the records; None if nobody can say whether they were placed."""
+        sent, placed = [pending.sent for pending in group], True
         for pending in group:
-            if pending.done.done():
-                continue
-            try:
-                state = await self.state(pending.stream)
-                if pending.built is None or pending.prev != state.head:
-                    pending.built, pending.prev = pending.prepare(state), state.head
-                    for blob in pending.built.blobs if pending.built else ():
-                        await self._put_blob(blob)
-                if pending.built is None:
-                    pending.succeed(None)
-                else:
-                    ready.append(pending)
-            except EventStoreError as error:
-                pending.fail(error)
-        return ready
+            pending.sent = True
+        try:
+            await self.bind()
+            attempt = await self._tape.append(self.lane, raws, self.seen)
+            placed = attempt.placed
+            return attempt
+        except Indefinite:
+            return None
+        except (StoreError, LogError):
+            placed = False
+            raise
+        finally:
+            if not placed:
+                for pending, before in zip(group, sent, strict=True):
+                    pending.sent = before
+
+    async def _prepared(self, group: list[Pending]) -> list[Pending]:
+        """Those that have bytes to send, all built on what was read so far; the others are answered."""
+        caught_up = False
+        while True:
+            seen, refused = self.seen.place, list[tuple[Pending, AppendError]]()
+            for pending in group:
+                if not pending.done.done() and (refusal := await self._build(pending)):
+                    refused.append((pending, refusal))
+            if refused and not caught_up:  # refuse on the newest state only: a grant may not have been read yet
+                caught_up = True
+                await self.catch_up()
+            elif seen == self.seen.place:  # else what was built first may be stale, and the tape would not know
+                for pending, refusal in refused:
+                    pending.fail(refusal)
+                return [pending for pending in group if not pending.done.done()]
+
+    async def _build(self, pending: Pending) -> AppendError | None:
+        """See that a pending append has bytes which the rule would accept now; or why it is refused."""
+        state = await self.state(pending.stream)
+        if (built := pending.built) and pending.basis:
+            part = self._index.part(built.slice)[0]
+            if pending.basis == (state, part) or self._acceptable(built, state, part):
+                return None
+            if pending.sent and (position := self._index.find(pending.stream, built.commit)) is not None:
+                pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time))
+                return None
+        pending.built, pending.basis, pending.sent = None, None, False
+        try:
+            built = pending.prepare(state)
+            for blob in built.blobs if built else ():
+                await self._put_blob(blob)
+        except AppendError as refusal:
+            return refusal
+        except Exception as error:  # one caller's mistake is no other's
+            pending.fail(error)
+            return None
+        if built is None:
+            pending.succeed(None)
+        else:
+            pending.built, pending.basis = built, (state, self._index.part(built.slice)[0])
+        return None
+
+    def _acceptable(self, built: Built, state: StreamState, part: SliceState) -> bool:
+        """Whether the rule would accept these very bytes if they came next."""
+        return not judge(self._index.log, part, state, parse(built.raw), own=True).finding
 
     def _expire(self, group: list[Pending]) -> None:
         now = asyncio.get_running_loop().time()
         for pending in group:
-            if now > pending.deadline and pending.built and pending.sent:
-                pending.fail(UnknownOutcomeError(pending.stream.decode(), pending.built.commit))
+            if now > pending.deadline and pending.built:
+                stream = pending.stream.decode()
+                unsent = StoreBusyError(f"other processes kept {stream} out until its deadline; nothing was written")
+                pending.fail(UnknownOutcomeError(stream, pending.built.commit) if pending.sent else unsent)
 
     async def state(self, stream: bytes) -> StreamState:
         """A stream's state, having caught up with other processes' index where needed. Call with the lock held."""
-        try:
-            return self._index.state(stream)
-        except Behind:
-            await self._jump()
-            return self._index.state(stream)
+        while True:
+            try:
+                return self._index.state(stream)
+            except Behind:
+                await self._jump()
 
     @property
     def seen(self) -> Entry:
         """The last entry of this lane that was read."""
-        return self._index.seen.get(self.lane, Entry(0, b""))
+        return self._index.seen.get(self.lane, START)
 
     async def take(self, entries: list[Entry], own: dict[bytes, Pending]) -> None:
         """Judge what stands on the tape next, and answer those whose records are among it."""
         for entry in entries:
             pending = own.get(entry.raw)
-            if entry.place <= self.seen.place:
-                position = self._index.position_at(self.lane, entry.place)
-                accepted = position is not None
-            else:
-                try:
-                    taken = self._index.take(self.lane, entry, own=pending is not None)
-                except Behind:
-                    await self._jump()
-                    await self.take([entry], own)
-                    continue
-                accepted, position = not taken.finding, taken.position
-            if pending and accepted and pending.built and position is not None:
+            position = await self._take(entry, own=pending is not None)
+            if pending and pending.built and position is not None:
                 built = pending.built
-                pending.succeed(Appended(built.revision, built.commit, built.slice, position))
+                pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time))
+
+    async def _take(self, entry: Entry, *, own: bool) -> int | None:
+        """The position of an entry, or None if the rule did not accept it."""
+        while entry.place > self.seen.place:
+            try:
+                taken = self._index.take(self.lane, entry, own=own)
+                return None if taken.finding else taken.position
+            except Behind:
+                await self._jump()
+        return self._index.position_at(self.lane, entry.place)
 
     async def read(self, limit: int = 2_000) -> bool:
         """Read on by up to ``limit`` entries; False at the end. Call with the lock held."""
@@ -172,25 +238,43 @@ class Appender:
         await self.take(entries, {})
         return bool(entries)
 
+    async def catch_up(self) -> None:
+        """Read to the end. Call with the lock held."""
+        while await self.read():
+            pass
+
     async def _read_on(self, own: dict[bytes, Pending]) -> None:
+        """Read until nothing of one's own can come any more, or for as long as one is patient."""
         clock = asyncio.get_running_loop().time
         until = clock() + PATIENCE
         while True:
             entries = await self._tape.read(self.lane, self.seen.place, 2_000)
             await self.take(entries, own)
-            if all(pending.done.done() for pending in own.values()):
+            if not any([await self._may_come(pending) for pending in own.values() if not pending.done.done()]):
                 return
             if not entries:
-                if self._tape.conditional or clock() >= until:
+                if (left := until - clock()) <= 0:
                     return
-                await self._tape.wait(self.lane, self.seen.place, min(0.1, PATIENCE))
+                await self._tape.wait(self.lane, self.seen.place, left)
+
+    async def _may_come(self, pending: Pending) -> bool:
+        state = await self.state(pending.stream)
+        if pending.built is None or pending.basis is None:
+            return False
+        part = self._index.part(pending.built.slice)[0]
+        return pending.basis == (state, part) or self._acceptable(pending.built, state, part)
 
     async def _jump(self) -> None:
-        self._index.jump()
+        self._index.jump(self.lane)
         await self.bind()
 
     async def bind(self) -> None:
-        """Get the bytes of the last entry that was read, which the index file knows by their hash only."""
+        """Get the bytes of the last entry that was read, where the index file knew it by its hash only."""
+        if not self._index.is_bound(self.lane):
+            await self.confirm()
+
+    async def confirm(self) -> None:
+        """Raise `LogRolledBack` if the last entry that was read is not where it was. Call with the lock held."""
         last = self.seen
         if last.place:
             (entry,) = await self._tape.fetch(self.lane, [last.place])

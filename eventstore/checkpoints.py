@@ -56,10 +56,12 @@ def read(note: str, log: Identity, public: bytes) -> Checkpoint:
     body, found, signatures = note.partition("\n\n")
     body, name = body + "\n", _origin(log.log_id)
     lines = body.splitlines()
-    if not found or len(lines) < 3 or lines[0] != name:
+    *signers, end = signatures.split("\n")
+    noted = not end and len(set(signers)) == len(signers) and all(line.startswith("\u2014 ") for line in signers)
+    if not found or not noted or len(lines) < 3 or lines[0] != name:
         raise Malformed("not a checkpoint of this log")
     prefix = f"\u2014 {name} "
-    signed = [_bytes(line.removeprefix(prefix)) for line in signatures.splitlines() if line.startswith(prefix)]
+    signed = [_bytes(line.removeprefix(prefix)) for line in signers if line.startswith(prefix)]
     wanted = _key_hash(name, public)
     if not any(s[:4] == wanted and signature_holds(public, body.encode(), s[4:]) for s in signed):
         raise Malformed("the checkpoint is not signed by this log's checkpoint key")
@@ -76,7 +78,7 @@ def read(note: str, log: Identity, public: bytes) -> Checkpoint:
 def remembered(path: Path, log: Identity, public: bytes) -> Checkpoint | None:
     """The checkpoint in a file, or None if there is none."""
     try:
-        return read(path.read_text(), log, public)
+        return read(path.read_text(encoding="utf-8"), log, public)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, Malformed) as error:
@@ -94,7 +96,10 @@ def remember(path: Path, checkpoint: Checkpoint, log: Identity, key: SigningKey)
             if kept and kept.size >= checkpoint.size:
                 return
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_text(sign(checkpoint, key))
+        with scratch.open("w") as file:
+            file.write(sign(checkpoint, key))
+            file.flush()
+            os.fsync(file.fileno())
         scratch.replace(path)
 
 
@@ -112,6 +117,9 @@ def _b64(data: bytes) -> str:
 
 def _bytes(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise Malformed(f"not base64: {text[:20]}") from error
+    if _b64(data) != text:
+        raise Malformed(f"base64 in another form than the one: {text[:20]}")
+    return data

@@ -90,6 +90,7 @@ class Built(NamedTuple):
     revision: int
     slice: int
     blobs: list[bytes]
+    time: int
 
 
 def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes, key: SigningKey, inline: int) -> Built:
@@ -166,7 +167,7 @@ def _record(
     raw = b"".join((len(head).to_bytes(2), head, key.sign(SIGN_TAG + commit), len(body).to_bytes(4), body))
     if len(raw) > MAX_RECORD:
         raise PayloadError(f"a commit of {len(raw):,} bytes, over the format's {MAX_RECORD:,}: divide it into several")
-    return Built(raw, commit, revision, part, [])
+    return Built(raw, commit, revision, part, [], draft.time)
 
 
 __all__ = ["ZERO", "Built", "DataKey", "Draft", "Payload", "SigningKey", "build", "control"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .backends.sqlite_errors import translated
+from .backends.sqlite_errors import begin_wal, translated
 from .commit import DataKey
 from .errors import DataKeyMissingError, WrongKeyError
 
@@ -30,8 +30,7 @@ class DataKeys:
             if not existed:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            begin_wal(self._db, "FULL")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS data_key (id BLOB PRIMARY KEY, subject TEXT UNIQUE NOT NULL,"
                 " wrapped BLOB NOT NULL) STRICT, WITHOUT ROWID"

@@ -1,5 +1,6 @@
 """Opening a log: which one it is comes from the keyring, never from the store."""
 
+import contextlib
 from pathlib import Path
 
 from .ambient import Ambient
@@ -31,12 +32,20 @@ async def open_log(
     """Open the log at a journal address, founding it if there is none and ``create`` allows it.
 
     Raises `WrongLogError` where the store holds another log than the one remembered for this address, and
-    `LogRolledBack` where it holds less.
+    `LogRolledBack` where it holds less. Where it cannot be opened, the tape is closed.
     """
-    identity = await _identify(tape, keyring, journal, slices, create)
-    log = Log(identity, tape, keyring, index=index, blobs=blobs, codec=codec, ambient=ambient)
-    await log.start()
-    await Issuer(log).ensure_certified()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(tape.close)
+        identity = await _identify(tape, keyring, journal, slices, create)
+        log = Log(identity, tape, keyring, index=index, blobs=blobs, codec=codec, ambient=ambient)
+        stack.callback(log.keys.close)
+        await log.start()
+        stack.pop_all()
+    try:
+        await Issuer(log).ensure_certified()
+    except BaseException:
+        await log.close()
+        raise
     return log
 
 
@@ -56,6 +65,11 @@ async def _identify(tape: Tape, keyring: Keyring, journal: str, slices: int, cre
             await _found_again(tape, keyring, identity, journal)
     elif pinned is None or pinned.identity() == held:
         identity = held
+        if not keyring.has(identity):
+            raise WrongLogError(
+                f"{journal} holds log {held.log_id.hex()[:16]}, whose keys are not in {keyring.folder}: it is another "
+                "user's or party's; restore the keyring it was founded with, or choose another journal"
+            )
         keyring.root(identity)
     else:
         raise WrongLogError(
@@ -64,6 +78,8 @@ async def _identify(tape: Tape, keyring: Keyring, journal: str, slices: int, cre
         )
     if pinned is None:
         keyring.pin(Pinned(identity.root.hex(), identity.slices, identity.nonce.hex(), journal))
+        if (pinned := keyring.pinned(journal)) and pinned.identity() != identity:
+            raise WrongLogError(f"another process has just founded another log for {journal}: open it again")
     return identity
 
 
@@ -76,4 +92,8 @@ async def _found_again(tape: Tape, keyring: Keyring, identity: Identity, journal
             f"{journal} is empty, and {kept.size} commits were there before. Restore the newest copy; "
             f"if it was deleted on purpose, run `party log forget {journal}`"
         )
-    await tape.found(identity)
+    try:
+        await tape.found(identity)
+    except WrongLogError:
+        if await tape.identity() != identity:  # else another process was a moment faster
+            raise

@@ -29,7 +29,12 @@ class Issuer:
         return key
 
     async def revoke(self, public: bytes) -> None:
-        """Revoke an issuing key; acknowledged when all slices have it. What it signed before stays accepted."""
+        """Revoke an issuing key; acknowledged when all slices have it. What it signed before stays accepted.
+
+        The key in use is rotated first: else the next process to open the log would certify it again.
+        """
+        if public == self._log.keyring.issuing(self._log.identity).public:
+            await self.rotate()
         await self._in_all_slices(b"revoke", lambda number: self._certificate(number, public))
 
     async def grant(self, stream: str, public: bytes, *, holder: bytes = bytes(16)) -> bytes:
@@ -41,7 +46,7 @@ class Issuer:
         if inbox:
             await self._make_room(stream)
         payload = bytes([WRITER if inbox else OWNER]) + public + holder
-        key, certificate = self._issuing(stream)
+        key, certificate = await self._issuing(stream)
         appended = await self._log.append_control(stream, b"grant", payload, key, grant=certificate)
         assert appended is not None
         return appended.commit
@@ -53,7 +58,7 @@ class Issuer:
 
     async def fence(self, stream: str, grant: bytes) -> None:
         """End a grant whatever the stream's head is; nothing happens if it has ended already."""
-        key, certificate = self._issuing(stream)
+        key, certificate = await self._issuing(stream)
         await self._log.append_control(
             stream, b"fence", grant, key, grant=certificate, skip=lambda state: grant not in state.grants
         )
@@ -74,12 +79,15 @@ class Issuer:
         issuers = self._log.index.part(number)[0].issuers
         return next((commit for commit, key in issuers.items() if key == public), None)
 
-    def _issuing(self, stream: str) -> tuple[SigningKey, bytes]:
-        key = self._log.keyring.issuing(self._log.identity)
-        certificate = self._certificate(slice_of(self._log.identity, stream.encode()), key.public)
-        if certificate is None:
-            raise WrongKeyError(f"the issuing key is not certified in the slice of {stream}: open the log again")
-        return key, certificate
+    async def _issuing(self, stream: str) -> tuple[SigningKey, bytes]:
+        """The issuing key in use; certified first if another process has just made it."""
+        for _ in range(2):
+            key = self._log.keyring.issuing(self._log.identity)
+            certificate = self._certificate(slice_of(self._log.identity, stream.encode()), key.public)
+            if certificate:
+                return key, certificate
+            await self.ensure_certified()
+        raise WrongKeyError(f"the issuing key is not certified in the slice of {stream}: open the log again")
 
     async def _in_all_slices(self, kind: bytes, payload: object) -> None:
         """``payload(slice)`` is what to write there, or None where nothing is to be done."""

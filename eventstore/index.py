@@ -5,13 +5,15 @@ SQLite file for the rest, the same file for every tape. Deleted, it is rebuilt b
 out: states carry a seal, and a record is checked against its hash when it is fetched.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
-from .backends.index_file import IndexFile, Row
-from .errors import CorruptLogError
-from .tape import Entry
+from .backends.index_file import IndexDamaged, IndexFile, Row
+from .errors import CorruptLogError, StoreError
+from .tape import START, Entry
 from .tree import TILE, Tree, root_over
 from .verify import (
     CONTROL,
@@ -33,7 +35,7 @@ _STATES = 20_000
 
 
 class Behind(Exception):
-    """Another process has read further, and wrote it to the file: `Index.jump` to where it is, then go on."""
+    """Another process has read further, and wrote it to the file: `Index.jump` to where it is, and ask again."""
 
 
 class Taken(NamedTuple):
@@ -46,17 +48,24 @@ class Taken(NamedTuple):
 
 
 class Index:
-    """Applies the rule to every record in tape order. One for each process and log; not thread-safe."""
+    """Applies the rule to every record in tape order. One for each process and log; not thread-safe.
 
-    def __init__(self, log: Identity, file: IndexFile, *, accepted_only: bool) -> None:
-        self.log, self._file, self._accepted_only = log, file, accepted_only
+    ``generation`` grows when the file was found damaged and everything was read again.
+    """
+
+    def __init__(self, log: Identity, file: IndexFile, *, accepted_only: bool, lanes: int = 1) -> None:
+        self.log, self._file, self._accepted_only, self._lanes = log, file, accepted_only, lanes
+        self.generation = 0
         self.findings: Counter[str] = Counter()
+        self.listeners: list[Callable[[bytes], None]] = []
         self._rows: list[Row] = []
         self._tiles: list[tuple[int, int, bytes]] = []
         self._states: dict[bytes, StreamState] = {}
         self._dirty: set[bytes] = set()
-        self.parts: dict[int, tuple[SliceState, Tree]] = file.parts()
-        self.seen: dict[int, Entry] = file.seen()
+        self.parts: dict[int, tuple[SliceState, Tree]] = {}
+        self.seen: dict[int, Entry] = {}
+        self.parts, self.seen = file.load()
+        self._unbound = set(self.seen)
 
     def state(self, stream: bytes) -> StreamState:
         """The rule's state of a stream, after everything that was read. May raise `Behind`."""
@@ -71,11 +80,31 @@ class Index:
             state = self._states[stream] = known[0] if known else beginning(self.log, stream)
         return state
 
-    def jump(self) -> None:
-        """Go on from where the process that has read furthest has written the file."""
+    def jump(self, lane: int) -> None:
+        """Go on in a lane from where the process that has read furthest has written the file."""
         self.flush()
         self._states.clear()
-        self.parts, self.seen = self._file.parts(), self._file.seen()
+        parts, seen = self._file.load()
+        if seen.get(lane, START).place <= self.seen.get(lane, START).place:
+            raise IndexDamaged("states in the index are newer than what it says was read")
+        self.parts |= {number: part for number, part in parts.items() if self._lane(number) == lane}
+        self.seen[lane] = seen[lane]
+        self._unbound.add(lane)
+        for listener in self.listeners:
+            listener(b"")
+
+    def adopt(self, fresh: "Index") -> None:
+        """Become another index, which was read from the tape anew while this one's file was damaged."""
+        kept = self.listeners, self.generation + 1
+        self._file.close()
+        self.__dict__.update(fresh.__dict__)
+        self.listeners, self.generation = kept
+        for listener in self.listeners:
+            listener(b"")
+
+    def is_bound(self, lane: int) -> bool:
+        """Whether the bytes of the last entry read of a lane are known, not only their hash."""
+        return lane not in self._unbound
 
     def binds(self, lane: int, entry: Entry) -> bool:
         """Whether an entry is the last one read of a lane; from now on its bytes are known, not only their hash."""
@@ -83,12 +112,21 @@ class Index:
         if last.raw not in (entry.raw, hashlib.sha256(entry.raw).digest()):
             return False
         self.seen[lane] = entry
+        self._unbound.discard(lane)
         return True
+
+    def _lane(self, part: int) -> int:
+        return part * self._lanes // self.log.slices
 
     def position_at(self, lane: int, place: int) -> int | None:
         """The position of the record at a place that was read, or None if it was not accepted."""
         self.flush()
         return self._file.position(lane, place)
+
+    def find(self, stream: bytes, commit: bytes) -> int | None:
+        """The position of the commit with this hash on a stream, or None if it was not accepted so far."""
+        self.flush()
+        return self._file.find(stream, commit)
 
     def part(self, number: int) -> tuple[SliceState, Tree]:
         """The rule's state and the tree of a slice."""
@@ -104,14 +142,15 @@ class Index:
 
     def take(self, lane: int, entry: Entry, *, own: bool = False) -> Taken:
         """Judge the next entry of a lane. On a store of accepted records only, another one is `CorruptLogError`."""
+        if len(self._rows) >= FLUSH_ROWS:
+            self.flush()
         taken = self._judge(lane, entry, own)
         if taken.finding and self._accepted_only:
             raise CorruptLogError(taken.finding, {"place": entry.place, **self._claims(taken.record)})
         self.seen[lane] = entry
+        self._unbound.discard(lane)
         if taken.finding:
             self.findings[taken.finding] += 1
-        elif len(self._rows) >= FLUSH_ROWS:
-            self.flush()
         return taken
 
     def _judge(self, lane: int, entry: Entry, own: bool) -> Taken:
@@ -129,6 +168,8 @@ class Index:
         position = tree.size
         tree.append(record.commit)
         self.parts[header.slice] = (verdict.slice, tree)
+        for listener in self.listeners:
+            listener(header.stream)
         row = Row(header.slice, position, lane, entry.place, header.stream, header.revision, record.commit)
         self._rows.append(row)
         if tree.size % TILE == 0:
@@ -146,8 +187,7 @@ class Index:
         return finding
 
     def _knows(self, stream: bytes, commit: bytes) -> bool:
-        self.flush()
-        return self._file.knows(stream, commit)
+        return self.find(stream, commit) is not None
 
     def _claims(self, record: Record | None) -> dict[str, object]:
         if record is None:
@@ -159,6 +199,17 @@ class Index:
         if stream in self._dirty:
             self.flush()
         return self._file.rows(stream, first, last)
+
+    def rows_at(self, places: list[tuple[int, int]]) -> list[Row]:
+        """The records at these (slice, position)."""
+        self.flush()
+        return [row for part, position in places for row in self._file.after({part: position}, {part: position + 1}, 1)]
+
+    def control_rows(self, stream: bytes) -> list[Row]:
+        """The control records of a stream, in order."""
+        if stream in self._dirty:
+            self.flush()
+        return self._file.rows(stream, 0, 0)
 
     def all_rows(self, stream: bytes) -> list[Row]:
         """All records of a stream, control commits too, in order."""
@@ -188,12 +239,14 @@ class Index:
         """Write what is new to the file."""
         if self._rows:
             states = {stream: self._states[stream] for stream in self._dirty}
-            self._file.write(self._rows, self._tiles, states, self.parts, self.seen)
+            seen = {lane: entry for lane, entry in self.seen.items() if self.is_bound(lane)}
+            self._file.write(self._rows, self._tiles, states, self.parts, seen)
             self._rows, self._tiles, self._dirty = [], [], set()
 
     def close(self) -> None:
-        """Flush and close the file."""
-        self.flush()
+        """Flush and close the file. What cannot be written is read again next time."""
+        with contextlib.suppress(StoreError):
+            self.flush()
         self._file.close()
 
     def _add_tile(self, part: int, number: int) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -61,21 +62,23 @@ def private_folder(folder: Path) -> Path:
 
 def _write_once(path: Path, data: bytes) -> None:
     """Create a private file durably; whoever comes second leaves the first one's."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
+        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(scratch, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise KeyringError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        os.close(descriptor)
-    with contextlib.suppress(FileExistsError):
-        os.link(scratch, path)
-    scratch.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        scratch.unlink(missing_ok=True)
 
 
 def read_seed(path: Path) -> bytes:
@@ -103,9 +106,13 @@ class Keyring:
         """The log remembered for this journal address, or None if none was founded there by this user."""
         path = self._journal(journal)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Pinned) if path.exists() else None
-        except (OSError, msgspec.MsgspecError) as error:
+            if not path.exists():
+                return None
+            pinned = msgspec.json.decode(path.read_bytes(), type=Pinned)
+            pinned.identity()
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise KeyringError(f"{path} cannot be read ({error}): restore it, or remove it to start anew") from error
+        return pinned
 
     def pin(self, pinned: Pinned) -> None:
         """Remember a log for its journal address."""
@@ -125,6 +132,10 @@ class Keyring:
         log = identity(SigningKey.from_seed(seed).public, slices, self._random(32))
         _write_once(self.log_folder(log) / "root.key", seed)
         return log, SigningKey.from_seed(seed)
+
+    def has(self, log: Identity) -> bool:
+        """Whether this user has the root key of a log, or had."""
+        return (self.folder / "logs" / log.log_id.hex() / "root.key").exists()
 
     def root(self, log: Identity) -> SigningKey:
         """The root key of a log; `WrongKeyError` if the folder holds another."""
@@ -156,6 +167,19 @@ class Keyring:
             raise KeyringError(f"{person!r} is no person's id: use lower-case letters, digits and dashes")
         return SigningKey.from_seed(self._seed(private_folder(self.folder / "people") / f"{person}.key"))
 
+    def known_person(self, person: str) -> SigningKey:
+        """The key of a person who has one here; `KeyringError` if nobody does."""
+        if not _PERSON.fullmatch(person) or not (self.folder / "people" / f"{person}.key").exists():
+            raise KeyringError(f"no key of {person!r} is in {self.folder / 'people'}")
+        return self.person(person)
+
+    def default_person(self, proposed: str) -> str:
+        """This user's own id as a person: random, made once, a name for nobody but this keyring."""
+        path = private_folder(self.folder / "people") / "default"
+        if not path.exists():
+            _write_once(path, proposed.encode())
+        return path.read_text()
+
     def log_folder(self, log: Identity) -> Path:
         """Where this log's keys and remembered checkpoint lie."""
         return private_folder(private_folder(self.folder / "logs") / log.log_id.hex())
@@ -164,8 +188,8 @@ class Keyring:
         return self.folder / "journals" / f"{hashlib.sha256(journal.encode()).hexdigest()[:32]}.json"
 
     def _newest_issuing(self, log: Identity) -> int:
-        numbers = [int(path.stem.rpartition("-")[2]) for path in self.log_folder(log).glob("issuing-*.key")]
-        return max(numbers, default=1)
+        numbers = [path.stem.removeprefix("issuing-") for path in self.log_folder(log).glob("issuing-*.key")]
+        return max((int(number) for number in numbers if number.isdecimal()), default=1)
 
     def _signing(self, log: Identity, name: str) -> SigningKey:
         return SigningKey.from_seed(self._seed(self.log_folder(log) / f"{name}.key"))

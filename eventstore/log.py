@@ -9,14 +9,15 @@ occupies the expected revision. Neither needs a transaction, a lease or a leader
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import checkpoints
 from .ambient import Ambient, System
-from .appending import Appended, Appender, Pending
-from .backends.index_file import IndexDamaged, IndexFile, Row, delete
+from .appending import Appended, Appender, Prepare
+from .backends.index_file import IndexDamaged, Row
 from .blobs import Blobs
 from .codec import Codec
 from .commit import Built, Draft, Payload, SigningKey, build, control
@@ -24,21 +25,37 @@ from .datakeys import DataKeys
 from .errors import (
     ConflictError,
     ControlRefusedError,
+    CorruptLogError,
     EventStoreError,
     GrantEndedError,
     LogRolledBack,
+    PayloadError,
     StoreBusyError,
-    StoreError,
+    WrongKeyError,
 )
 from .index import Index
 from .keyring import Keyring
+from .lanes import Lanes
 from .reading import Commit, Opener, checked
 from .tape import Tape
-from .verify import STREAM, ZERO, Cause, Identity, StreamState, judge, parse, sha256, slice_of
+from .verify import (
+    MAX_STREAM,
+    STREAM,
+    ZERO,
+    Cause,
+    Event,
+    Identity,
+    Record,
+    StreamState,
+    judge,
+    parse,
+    sha256,
+)
 
 INLINE = 64 * 1024
 DEADLINE = 30.0
 _REMEMBER_EVERY = 2.0
+_logger = logging.getLogger(__name__)
 
 
 class Writer(NamedTuple):
@@ -69,45 +86,35 @@ class Log:
         self.keys = DataKeys(folder / "keys.db", keyring.secret(identity, "wrapping"), self.ambient.random)
         self.opener = Opener(identity, self.keys, blobs, codec)
         self.checkpoint_file = folder / "checkpoint"
-        self._index_path, self._index_secret = index, keyring.secret(identity, "index")
+        self._lanes = Lanes(identity, tape, index, keyring.secret(identity, "index"), self._put_blob, self._notify)
         self._grown = asyncio.Event()
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._doubts: dict[str, Pending] = {}
+        self._listeners: list[Callable[[bytes], None]] = []
         self._tails: list[asyncio.Task[None]] = []
+        self._healing: set[asyncio.Task[None]] = set()
         self._remembered = 0.0
         self._closed = False
 
+    @property
+    def index(self) -> Index:
+        """What this process has read."""
+        return self._lanes.index
+
     async def start(self) -> None:
         """Read the tape to its end and compare it with the remembered checkpoint."""
-        try:
-            await self._read_all()
-        except (IndexDamaged, LogRolledBack):
-            # The index is never truth: whether the tape or the index is wrong shows when it is read without one.
-            delete(self._index_path)
-            await self._read_all()
-        self.check_remembered()
+        await self._lanes.start(self.check_remembered)
+        self.index.listeners = self._listeners
 
-    async def _read_all(self) -> None:
-        file = IndexFile(self._index_path, self._index_secret, self.identity.log_id)
-        self.index = Index(self.identity, file, accepted_only=self.tape.conditional)
-        self._appenders = [Appender(n, self.tape, self.index, self._put_blob) for n in range(self.tape.lanes)]
-        for appender in self._appenders:
-            appender.grown = self._notify
-            await appender.bind()
-        await self.refresh()
-        self.check_remembered()
-
-    def check_remembered(self) -> None:
+    def check_remembered(self, index: Index | None = None) -> None:
         """Raise `LogRolledBack` if the log is not a continuation of its remembered checkpoint."""
-        key = self.keyring.checkpoint_key(self.identity)
+        index, key = index or self.index, self.keyring.checkpoint_key(self.identity)
         kept = checkpoints.remembered(self.checkpoint_file, self.identity, key.public)
         for number, (size, root) in (kept.slices if kept else {}).items():
-            if (now := self.index.position(number)) < size:
+            if (now := index.position(number)) < size:
                 raise LogRolledBack(
                     f"slice {number} has {now} commits, {size} were there before: the log was rolled back, cut or "
                     "emptied. Restore the newest copy; if it was deleted on purpose, run `party log forget`"
                 )
-            if self.index.root_at(number, size) != root:
+            if index.root_at(number, size) != root:
                 raise LogRolledBack(f"the first {size} commits of slice {number} are not the ones seen before")
 
     def checkpoint(self) -> checkpoints.Checkpoint:
@@ -122,11 +129,8 @@ class Log:
         self._remembered = asyncio.get_running_loop().time()
 
     async def refresh(self) -> None:
-        """Read every lane to its end."""
-        for appender in self._appenders:
-            async with appender.lock:
-                while await appender.read():
-                    pass
+        """Read every lane to its end; `LogRolledBack` if what was read before is not there any more."""
+        await self._lanes.catch_up()
         self._notify()
 
     def _notify(self) -> None:
@@ -151,18 +155,23 @@ class Log:
 
         Raises `ConflictError`, `GrantEndedError`, `UnknownOutcomeError`, `PayloadError` or a `StoreError`; after any
         but the third, nothing was written. ``subject``: whose data key seals it, by default the stream's own.
+        A caller that is cancelled does not know either; what it began may go on until the deadline.
         """
+        _check_ids(commit_id or bytes(16), digest, correlation, authority, cause)
         stream = writer.stream.encode()
         encoded = [self.codec.encode(event) for event in events]
         key = self.keys.of_subject(subject or writer.stream)
-        payloads = [Payload(name, schema, plaintext, key) for name, schema, plaintext in encoded]
+        named = [tuple(getattr(event, "attachments", ())) for event in events]
+        payloads = [Payload(*parts, key, blobs) for parts, blobs in zip(encoded, named, strict=True)]
         identifier = commit_id or self.ambient.random(16)
 
         def prepare(state: StreamState) -> Built:
-            if state.revision != expected:
-                raise ConflictError(writer.stream, expected, state.revision)
             if writer.grant not in state.grants:
                 raise GrantEndedError(writer.stream)
+            if state.grants[writer.grant][1] != writer.key.public:
+                raise WrongKeyError(f"the key of this writer is not the one that {writer.stream} was granted to")
+            if state.revision != expected:
+                raise ConflictError(writer.stream, expected, state.revision)
             salt, now = self.ambient.random(32), self.ambient.now()
             draft = Draft(stream, payloads, identifier, now, salt, digest, correlation, authority, cause)
             return build(self.identity, draft, state.head, expected + 1, writer.grant, writer.key, INLINE)
@@ -183,126 +192,171 @@ class Log:
             prev = payload if kind == b"fence" else state.head
             built = control(self.identity, draft, kind, payload, prev, grant, key)
             part = self.index.part(built.slice)[0]
+            if key.public != (self.identity.root if grant == ZERO else part.issuers.get(grant, key.public)):
+                raise WrongKeyError(f"the key for a {kind.decode()} on {stream} is not the one its certificate names")
             if finding := judge(self.identity, part, state, parse(built.raw), own=True).finding:
                 raise ControlRefusedError(stream, kind.decode(), finding)
             return built
 
         return await self._submit(stream, prepare, DEADLINE)
 
-    async def _submit(self, stream: str, prepare: Any, deadline: float) -> Appended | None:
-        if self._closed:
-            raise StoreError("the log is closed")
-        if not STREAM.fullmatch(stream.encode()):
-            raise EventStoreError(f"{stream!r} is no stream name: use kind/name, ASCII letters, digits, . _ ~ -")
-        lock = self._locks.setdefault(stream, asyncio.Lock())
-        appender = self._appenders[self._lane(slice_of(self.identity, stream.encode()))]
-        loop = asyncio.get_running_loop()
-        async with lock:
-            if doubt := self._doubts.pop(stream, None):
-                await self._resolve(appender, doubt)
-            pending = Pending(stream.encode(), prepare, loop.time() + deadline)
-            appender.submit(pending)
-            try:
-                # The append goes on when its caller is cancelled: then the next one on the stream finds out first.
-                await asyncio.wait([pending.done], timeout=deadline + 1)
-            except asyncio.CancelledError:
-                self._doubts[stream] = pending
-                raise
-            if not pending.done.done():
-                self._doubts[stream] = pending
-                raise StoreBusyError(f"no answer within {deadline} s for {stream}; the next append finds out first")
-            if pending.done.exception() and pending.sent:
-                self._doubts[stream] = pending
-        if not lock.locked():
-            self._locks.pop(stream, None)
+    async def _submit(self, stream: str, prepare: Prepare, deadline: float) -> Appended | None:
+        appended = await self._lanes.submit(stream, prepare, deadline)
         self._maybe_remember()
-        return pending.done.result()
-
-    async def _resolve(self, appender: Appender, doubt: Pending) -> None:
-        """Find out what became of an append whose caller was not told."""
-        if not doubt.done.done():
-            await asyncio.wait([doubt.done], timeout=DEADLINE)
-            if not doubt.done.done():
-                raise StoreBusyError(f"what became of an earlier append on {doubt.stream.decode()} is still unknown")
-        async with appender.lock:
-            while await appender.read():
-                pass
+        return appended
 
     def _maybe_remember(self) -> None:
         if asyncio.get_running_loop().time() - self._remembered > _REMEMBER_EVERY:
-            self.remember()
+            self._try_to_remember()
 
-    def _lane(self, part: int) -> int:
-        return part * self.tape.lanes // self.identity.slices
+    def _try_to_remember(self) -> None:
+        """A commit that stands is acknowledged, whether or not a checkpoint of it can be kept just now."""
+        try:
+            self.remember()
+        except (OSError, EventStoreError) as error:
+            _logger.warning("the checkpoint of %s cannot be remembered: %s", self.identity.log_id.hex()[:16], error)
 
     async def _put_blob(self, content: bytes) -> None:
         await self.blobs.put(sha256(content), content)
 
     async def state(self, stream: str) -> StreamState:
         """The rule's state of a stream, as far as this process has read."""
-        appender = self._appenders[self._lane(slice_of(self.identity, stream.encode()))]
-        async with appender.lock:
-            return await appender.state(stream.encode())
+        return await self._lanes.state(stream.encode())
 
-    async def read(self, stream: str, first: int = 1, last: int | None = None) -> AsyncIterator[Commit]:
+    async def read(
+        self, stream: str, first: int = 1, last: int | None = None, *, lenient: bool = False
+    ) -> AsyncIterator[Commit]:
         """A stream's data commits between two revisions, both included, in order; decrypted and checked."""
-        name = stream.encode()
-        last = (await self.state(stream)).revision if last is None else last
-        for start in range(first, last + 1, 500):
-            rows = self.index.rows(name, start, min(last, start + 499))
-            if [row.revision for row in rows] != list(range(start, start + len(rows))):
-                raise IndexDamaged("the index skips a revision: delete it and start again")
-            for commit in await self.commits(rows):
+        head = (await self.state(stream)).revision
+        last = head if last is None else min(last, head)
+        for start in range(max(first, 1), last + 1, 500):
+            rows = await self._lanes.mended(self._rows, stream.encode(), start, min(last, start + 499))
+            for commit in await self.commits(rows, lenient=lenient):
                 yield commit
 
-    async def commits(self, rows: Sequence[Row]) -> list[Commit]:
-        """The commits of index rows, in the same order."""
+    async def _rows(self, stream: bytes, first: int, last: int) -> list[Row]:
+        rows = self.index.rows(stream, first, last)
+        if [row.revision for row in rows] != list(range(first, last + 1)):
+            raise IndexDamaged(f"the index does not know all revisions of {stream.decode()}")
+        return rows
+
+    async def commits(self, rows: Sequence[Row], *, lenient: bool = False) -> list[Commit]:
+        """The commits of index rows, in the same order. ``lenient``: unknown events come as `Opaque`."""
+        generation = self.index.generation
+        try:
+            records = await self._records(rows)
+        except (CorruptLogError, LogRolledBack) as error:
+            if isinstance(error, CorruptLogError) and error.finding != "altered":
+                raise
+            # Tape or index: read without the index, the tape shows which.
+            await self._lanes.heal(generation)
+            rows = self.index.rows_at([(row.part, row.position) for row in rows])
+            records = await self._records(rows)
+        return [
+            await self.opener.commit(*record, row.position, lenient=lenient)
+            for row, record in zip(rows, records, strict=True)
+        ]
+
+    async def _records(self, rows: Sequence[Row]) -> list[tuple[Record, list[Event]]]:
         raws: dict[tuple[int, int], bytes] = {}
         for lane in {row.lane for row in rows}:
             places = [row.place for row in rows if row.lane == lane]
             raws |= {(lane, entry.place): entry.raw for entry in await self.tape.fetch(lane, places)}
-        return [
-            await self.opener.commit(*checked(raws[row.lane, row.place], row.stream, row.commit), row.position)
-            for row in rows
-        ]
+        return [checked(raws[row.lane, row.place], row.stream, row.commit) for row in rows]
 
     def after(self, sizes: dict[int, int], limit: int = 500) -> list[Row]:
-        """The next accepted records of all slices for a reader who has had ``sizes[slice]`` of each."""
-        return self.index.after(sizes, limit)
+        """The next accepted records of all slices for a reader who has had ``sizes[slice]`` of each.
+
+        None while a damaged index is being rebuilt; `changed` returns when it is.
+        """
+        try:
+            return self.index.after(sizes, limit)
+        except IndexDamaged:
+            self._heal_soon()
+            return []
+
+    def _heal_soon(self) -> None:
+        healing = asyncio.get_running_loop().create_task(self._lanes.heal(self.index.generation))
+        self._healing.add(healing)
+        healing.add_done_callback(self._healing.discard)
 
     async def changed(self, timeout: float = DEADLINE) -> None:
-        """Return soon after this process has read something new, or after ``timeout`` seconds."""
-        if not self._tails:
-            self._tails = [asyncio.create_task(self._tail(appender)) for appender in self._appenders]
+        """Return soon after this process has read something new, or after ``timeout`` seconds.
+
+        Raises what stopped the reading, such as `LogRolledBack`.
+        """
+        self.tail()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._grown.wait()
+        self.tail()
+
+    def tail(self) -> None:
+        """Keep reading in the background, so that other processes' commits are seen soon after they stand."""
+        stopped = [tail for tail in self._tails if tail.done()]
+        if stopped or not self._tails:
+            for tail in self._tails:
+                tail.cancel()
+            self._tails = [asyncio.create_task(self._tail(appender)) for appender in self._lanes.appenders]
+            for tail in self._tails:
+                tail.add_done_callback(lambda _: self._notify())
+        for tail in stopped:
+            tail.result()
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Call ``listener(stream)`` for each commit that is read; an empty name means that any may have grown."""
+        self._listeners.append(listener)
+        self.index.listeners = self._listeners
 
     async def _tail(self, appender: Appender) -> None:
         while True:
-            await self.tape.wait(appender.lane, appender.seen.place, 1.0)
-            async with appender.lock:
-                grown = await appender.read()
-            if grown:
-                self._notify()
+            with contextlib.suppress(StoreBusyError):
+                await self.tape.wait(appender.lane, appender.seen.place, 1.0)
+                if await self._lanes.mended(self._lanes.read_on, appender):
+                    self._notify()
 
     def streams(self, prefix: str = "", after: str = "", limit: int = 1_000) -> list[str]:
         """Stream names with a prefix, sorted."""
-        return [name.decode() for name in self.index.streams(prefix.encode(), after.encode(), limit)]
+        try:
+            return [name.decode() for name in self.index.streams(prefix.encode(), after.encode(), limit)]
+        except IndexDamaged:
+            self._heal_soon()
+            raise
 
     async def close(self) -> None:
         """Finish what is on its way, remember a checkpoint, and let go of the stores."""
         if self._closed:
             return
         self._closed = True
-        for tail in self._tails:
-            tail.cancel()
-        await asyncio.gather(*self._tails, return_exceptions=True)
-        for appender in self._appenders:
-            await appender.close()
-        if self.index.sizes():
-            self.remember()
-        self.index.close()
-        self.keys.close()
-        await self.blobs.close()
-        await self.tape.close()
+        background = [*self._tails, *self._healing]
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.tape.close)
+            stack.push_async_callback(self.blobs.close)
+            stack.callback(self.keys.close)
+            stack.callback(self._lanes.close)
+            await self._lanes.finish()
+            if self.index.sizes():
+                self._try_to_remember()
+
+
+def _check_ids(commit_id: bytes, digest: bytes, correlation: bytes, authority: bytes, cause: Cause | None) -> None:
+    """A field of another length would make a record that nobody accepts."""
+    fields = (("commit id", commit_id, 16), ("digest", digest, 16), ("correlation", correlation, 16))
+    for name, value, size in (
+        *fields,
+        ("authority", authority, 32),
+        ("cause's hash", cause.commit if cause else b"", 32),
+    ):
+        if len(value) not in (0, size):
+            raise PayloadError(f"a {name} has {size} bytes, not {len(value)}")
+    if cause and not (
+        len(cause.stream) <= MAX_STREAM
+        and STREAM.fullmatch(cause.stream)
+        and len(cause.commit) == 32
+        and 0 <= cause.revision < 1 << 64
+        and 0 <= cause.event < 1 << 16
+    ):
+        raise PayloadError(f"a cause names an event of a stream by stream, revision, index and hash, not {cause}")

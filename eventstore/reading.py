@@ -7,7 +7,7 @@ from . import sealing
 from .blobs import Blobs
 from .codec import Codec
 from .datakeys import DataKeys
-from .errors import CorruptLogError, PayloadError
+from .errors import CorruptLogError, DataKeyMissingError, PayloadError, SchemaError
 from .verify import AES_GCM, CONTROL, Cause, Event, Identity, Malformed, Record, parse, parse_body
 
 
@@ -32,6 +32,14 @@ class Commit(NamedTuple):
     position: int
 
 
+class Opaque(NamedTuple):
+    """An event whose class this program does not have, or whose data key is gone; shown, not understood."""
+
+    type: str
+    schema: int
+    reason: str
+
+
 def checked(raw: bytes, stream: bytes, commit: bytes) -> tuple[Record, list[Event]]:
     """Parse a record that was accepted before, and make sure that it still is that record."""
     try:
@@ -51,16 +59,21 @@ class Opener:
     def __init__(self, log: Identity, keys: DataKeys, blobs: Blobs, codec: Codec) -> None:
         self._log, self._keys, self._blobs, self._codec = log, keys, blobs, codec
 
-    async def commit(self, record: Record, events: list[Event], position: int) -> Commit:
-        """A record whose `checked` parts these are."""
+    async def commit(self, record: Record, events: list[Event], position: int, *, lenient: bool = False) -> Commit:
+        """A record whose `checked` parts these are. ``lenient``: what cannot be understood comes as `Opaque`."""
         header = record.header
         control, opened = None, []
         if header.kind == CONTROL:
             control = (events[0].type.decode(), events[0].payload)
         else:
             for index, event in enumerate(events):
-                plaintext = await self.plaintext(record, index, event)
-                opened.append(self._codec.decode(event.type, event.schema, plaintext))
+                try:
+                    plaintext = await self.plaintext(record, index, event)
+                    opened.append(self._codec.decode(event.type, event.schema, plaintext))
+                except (SchemaError, DataKeyMissingError) as error:
+                    if not lenient:
+                        raise
+                    opened.append(Opaque(event.type.decode(), event.schema, str(error)))
         return Commit(
             stream=header.stream.decode(),
             revision=header.revision,

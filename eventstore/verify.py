@@ -317,7 +317,7 @@ def _obey(part: SliceState, state: StreamState, record: Record, event: Event) ->
     """What a control commit changes, or why it may not."""
     header, kind, payload = record.header, event.type, event.payload
     grants, issuers = state.grants, part.issuers
-    of_slice, of_inbox = header.stream.startswith(b"keys/"), header.stream.startswith(b"inbox/")
+    of_slice, of_inbox = bool(SLICE_STREAM.fullmatch(header.stream)), header.stream.startswith(b"inbox/")
     allowed = (kind in SLICE_CONTROLS) == of_slice and (header.grant == ZERO or not of_slice)
     if kind == b"fence" and allowed:  # whatever the head is, and without moving it
         left = {grant: held for grant, held in grants.items() if grant != payload}
@@ -358,19 +358,17 @@ def check_export(data: bytes, root: bytes, log_id: bytes | None = None) -> dict[
         if log.root != root or (log_id or log.log_id) != log.log_id:
             return found("wrong-root" if log.root != root else "wrong-log")
         while size := read.number(4):
-            at = {"record": commits}
             record = parse(read.take(size))
             stream, part = (header := record.header).stream, header.slice
             at |= {"stream": stream.decode(), "revision": header.revision}
             state = streams.get(stream) or beginning(log, stream)
             verdict = judge(log, parts.get(part, SliceState()), state, record)
-            of_slice, keys = stream.startswith(b"keys/"), keys if part == last[0] else 0
+            of_slice, keys = bool(SLICE_STREAM.fullmatch(stream)), keys if part == last[0] else 0
             place = (part, keys + of_slice, b"" if of_slice else stream)
             if verdict.finding or place < last:
                 return found(verdict.finding or "wrong-order")
             streams[stream], parts[part], last, keys = verdict.stream, verdict.slice, place, place[1]
-            commits, count = commits + 1, count + len(verdict.events)
-        at = {"record": commits}
+            commits, count, at = commits + 1, count + len(verdict.events), {"record": commits + 1}
         if read.take(32) != sha256(data[: read.at - 32]):
             return found("wrong-checksum")
         read.end()

@@ -1,6 +1,7 @@
 """Blobs as files of a folder: written aside, synced, then renamed, so that a name never shows half a blob."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import secrets
@@ -8,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ..blobs import checked_size
-from ..errors import BlobError, StoreFullError
+from ..errors import BlobError, StoreError, StoreFullError, StoreReadOnlyError
 
 
 class FolderBlobs:
@@ -23,8 +24,9 @@ class FolderBlobs:
 
     async def put(self, name: bytes, content: bytes) -> None:
         checked_size(content)
-        if not await self.has(name):
-            await asyncio.to_thread(self._write, self.path(name), content)
+        if hashlib.sha256(content).digest() != name:
+            raise BlobError(f"these {len(content):,} bytes are not blob {name.hex()}")
+        await asyncio.to_thread(self._put, self.path(name), content)
 
     async def get(self, name: bytes) -> bytes:
         try:
@@ -46,20 +48,43 @@ class FolderBlobs:
     async def close(self) -> None:
         return
 
+    def _put(self, path: Path, content: bytes) -> None:
+        try:
+            if not _holds(path, content):
+                self._write(path, content)
+            _sync_folder(path.parent)
+        except OSError as error:
+            kind = {errno.ENOSPC: StoreFullError, errno.EDQUOT: StoreFullError}.get(error.errno or 0, StoreError)
+            kind = StoreReadOnlyError if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else kind
+            raise kind(f"blob {path} cannot be written: {error.strerror}") from error
+
     def _write(self, path: Path, content: bytes) -> None:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sync_folder(self.folder)
         scratch = path.with_name(f".{secrets.token_hex(8)}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with scratch.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             scratch.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
+        except OSError:
             scratch.unlink(missing_ok=True)
-            raise StoreFullError(f"{path} cannot be written: {error.strerror}") from error
+            raise
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether the file is there, whole: a damaged one is written again while the right bytes are at hand."""
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

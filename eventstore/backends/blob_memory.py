@@ -14,7 +14,9 @@ class MemoryBlobs:
         self.contents: dict[bytes, bytes] = {}
 
     async def put(self, name: bytes, content: bytes) -> None:
-        self.contents[name] = checked_size(content)
+        if hashlib.sha256(checked_size(content)).digest() != name:
+            raise BlobError(f"these {len(content):,} bytes are not blob {name.hex()}")
+        self.contents[name] = content
 
     async def get(self, name: bytes) -> bytes:
         content = self.contents.get(name)

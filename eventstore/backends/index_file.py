@@ -1,22 +1,31 @@
-"""The index's disposable SQLite file. Any trouble with it is `IndexDamaged`: delete it and read the tape again."""
+"""The index's disposable SQLite file. If it is damaged, that is `IndexDamaged`: delete it and read the tape again.
 
+A file that is merely locked, full or read-only is none the worse for it and says so as any other store does. Opening
+and deleting take turns by a lock beside the file: a process that opened the file before, and its write-ahead log
+after, another process replaced both would mix two files up.
+"""
+
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import StoreError
+from ..errors import StoreBusyError, StoreError, StoreFullError, StoreReadOnlyError
 from ..tape import Entry
 from ..tree import Tree
 from ..verify import SliceState, StreamState
+from .sqlite_errors import begin_wal, translate
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS record (part INTEGER, position INTEGER, lane INTEGER, place INTEGER, stream BLOB,
-    revision INTEGER, commit_hash BLOB, PRIMARY KEY (part, position)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record (part INTEGER, position INTEGER, lane INTEGER NOT NULL, place INTEGER NOT NULL,
+    stream BLOB NOT NULL, revision INTEGER NOT NULL, commit_hash BLOB NOT NULL,
+    PRIMARY KEY (part, position)) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS record_place ON record (lane, place);
 CREATE INDEX IF NOT EXISTS record_stream ON record (stream, revision);
 CREATE TABLE IF NOT EXISTS state (stream BLOB PRIMARY KEY, position INTEGER, state BLOB,
@@ -24,7 +33,23 @@ CREATE TABLE IF NOT EXISTS state (stream BLOB PRIMARY KEY, position INTEGER, sta
 CREATE TABLE IF NOT EXISTS part (part INTEGER PRIMARY KEY, size INTEGER, state BLOB, seal BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS tile (part INTEGER, number INTEGER, root BLOB, PRIMARY KEY (part, number)) STRICT;
 CREATE TABLE IF NOT EXISTS seen (lane INTEGER PRIMARY KEY, place INTEGER, digest BLOB, seal BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS whole (one INTEGER PRIMARY KEY CHECK (one = 1), seal BLOB) STRICT;
 """
+
+
+_STATE = """SELECT (SELECT revision FROM record WHERE stream = ?1 ORDER BY revision DESC LIMIT 1),
+    max(ifnull((SELECT position FROM record WHERE stream = ?1
+            ORDER BY revision DESC, part DESC, position DESC LIMIT 1), -1),
+        ifnull((SELECT position FROM record WHERE stream = ?1 AND revision = 0
+            ORDER BY part DESC, position DESC LIMIT 1), -1)),
+    state.position, state.state, state.seal FROM (SELECT 1) LEFT JOIN state ON state.stream = ?1"""
+_NAMES = """WITH RECURSIVE name(stream) AS (
+    SELECT min(stream) FROM record WHERE stream >= ?1 AND stream > ?2 AND stream < ?3 UNION ALL
+    SELECT (SELECT min(stream) FROM record WHERE record.stream > name.stream AND record.stream < ?3)
+    FROM name WHERE stream IS NOT NULL LIMIT ?4)
+    SELECT name.stream, position, state, seal FROM name LEFT JOIN state USING (stream) WHERE name.stream IS NOT NULL"""
+_ROW = (int, int, int, int, bytes, int, bytes)
+_OF_THE_STORE = (StoreBusyError, StoreFullError, StoreReadOnlyError)
 
 
 class IndexDamaged(StoreError):
@@ -47,16 +72,22 @@ class IndexFile:
     """``secret`` seals what is believed without looking at the tape. Many processes may share the file."""
 
     def __init__(self, path: Path, secret: bytes, log_id: bytes) -> None:
-        self.path, self._secret = path, secret
+        self.path, self._secret, self._log_id = path, secret, log_id
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise IndexDamaged(f"{path}: {error}") from error
-        self._log_id = log_id
+            with _turn(path):
+                self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+                begin_wal(self._db, "NORMAL")
+                self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+        except OSError as error:
+            raise StoreReadOnlyError(f"{path}: {error.strerror}") from error
+
+    def _trouble(self, error: sqlite3.Error) -> StoreError:
+        """What a driver's error means: a busy or full disk damages nothing."""
+        translated = translate(error, self.path)
+        return translated if isinstance(translated, _OF_THE_STORE) else IndexDamaged(f"{self.path}: {error}")
 
     def _seal(self, *parts: object) -> bytes:
         message = self._log_id + msgspec.msgpack.encode(parts)
@@ -66,22 +97,52 @@ class IndexFile:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise IndexDamaged(f"{self.path}: {error}") from error
+            raise self._trouble(error) from error
+
+    def _rows(self, query: str, values: tuple[Any, ...]) -> list[Row]:
+        """Index rows; whoever alters a cell may have put anything there, in spite of the schema."""
+        found = self._all(query, values)
+        if any(tuple(map(type, row)) != _ROW for row in found):
+            raise IndexDamaged(f"{self.path}: a cell of record was altered")
+        return [Row._make(row) for row in found]
+
+    def _hashes(self, query: str, values: tuple[Any, ...], count: int) -> list[bytes]:
+        found = [row[0] for row in self._all(query, values)]
+        if len(found) != count or not all(isinstance(value, bytes) for value in found):
+            raise IndexDamaged(f"{self.path}: records or tiles are missing")
+        return found
 
     def _check(self, seal: object, *parts: object) -> None:
         if not isinstance(seal, bytes) or not hmac.compare_digest(seal, self._seal(*parts)):
             raise IndexDamaged(f"{self.path}: a cell of {parts[0]} was altered")
 
-    def seen(self) -> dict[int, Entry]:
-        """The last entry read of each lane; ``raw`` is its SHA-256 until the tape has given the bytes."""
+    def load(self) -> tuple[dict[int, tuple[SliceState, Tree]], dict[int, Entry]]:
+        """State and tree of each slice, and the last entry read of each lane, all of one moment.
+
+        An entry's ``raw`` is its SHA-256 until the tape has given the bytes.
+        """
+        self._all("BEGIN")
+        try:
+            whole = self._all("SELECT seal FROM whole")
+            if whole or self._all("SELECT 1 FROM record LIMIT 1"):
+                self._check(whole[0][0] if whole else None, *self._every_seal())
+            return self._parts(), self._seen()
+        finally:
+            self._all("COMMIT")
+
+    def _every_seal(self) -> list[object]:
+        """So that no row of them can be taken away, or an older one put back."""
+        seals = self._all("SELECT seal FROM part UNION ALL SELECT seal FROM seen ORDER BY 1")
+        return ["whole", [seal for (seal,) in seals]]
+
+    def _seen(self) -> dict[int, Entry]:
         seen = {}
         for lane, place, digest, seal in self._all("SELECT lane, place, digest, seal FROM seen"):
             self._check(seal, "seen", lane, place, digest)
             seen[lane] = Entry(place, bytes(digest))
         return seen
 
-    def parts(self) -> dict[int, tuple[SliceState, Tree]]:
-        """State and tree of each slice."""
+    def _parts(self) -> dict[int, tuple[SliceState, Tree]]:
         parts = {}
         for part, size, state, seal in self._all("SELECT part, size, state, seal FROM part"):
             self._check(seal, "part", part, size, state)
@@ -93,34 +154,37 @@ class IndexFile:
         return parts
 
     def state(self, stream: bytes) -> tuple[StreamState, int] | None:
-        """The state of one stream and the position of the record that made it, or None if it has none."""
-        for position, state, seal in self._all("SELECT position, state, seal FROM state WHERE stream = ?", (stream,)):
-            self._check(seal, "state", stream, position, state)
-            head, revision, grants = msgspec.msgpack.decode(
-                state, type=tuple[bytes, int, dict[bytes, tuple[int, bytes]]]
-            )
-            return StreamState(head, revision, grants), position
-        return None
+        """The state of one stream and the position of the record that made it, or None if it has none.
+
+        The seal says that this was its state once, the stream's newest records that it still is.
+        """
+        ((revision, last, position, state, seal),) = self._all(_STATE, (stream,))
+        if state is None and revision is None:
+            return None
+        self._check(seal, "state", stream, position, state)
+        head, number, grants = msgspec.msgpack.decode(state, type=tuple[bytes, int, dict[bytes, tuple[int, bytes]]])
+        if (position, number) != (last, revision):
+            raise IndexDamaged(f"{self.path}: the state of {stream.decode()} is not the one after its last record")
+        return StreamState(head, number, grants), position
 
     def position(self, lane: int, place: int) -> int | None:
         """The position of the record at a place, or None if none was accepted there."""
         rows = self._all("SELECT position FROM record WHERE lane = ? AND place = ?", (lane, place))
         return rows[0][0] if rows else None
 
-    def knows(self, stream: bytes, commit: bytes) -> bool:
-        """Whether a stream has a record with this hash."""
-        return bool(self._all("SELECT 1 FROM record WHERE stream = ? AND commit_hash = ? LIMIT 1", (stream, commit)))
+    def find(self, stream: bytes, commit: bytes) -> int | None:
+        """The position of a stream's record with this hash, or None if there is none."""
+        rows = self._all("SELECT position FROM record WHERE stream = ? AND commit_hash = ? LIMIT 1", (stream, commit))
+        return rows[0][0] if rows else None
 
     def rows(self, stream: bytes, first: int, last: int) -> list[Row]:
-        """The data records of a stream between two revisions."""
-        query = "SELECT * FROM record WHERE stream = ? AND revision BETWEEN ? AND ? AND revision > 0 ORDER BY revision"
-        return [Row._make(row) for row in self._all(query, (stream, first, last))]
+        """The data records of a stream between two revisions; at revision 0, its control records."""
+        query = "SELECT * FROM record WHERE stream = ? AND revision BETWEEN ? AND ? ORDER BY revision, position"
+        return self._rows(query, (stream, first, last))
 
     def all_rows(self, stream: bytes) -> list[Row]:
         """All records of a stream in the order of their slice."""
-        return [
-            Row._make(row) for row in self._all("SELECT * FROM record WHERE stream = ? ORDER BY position", (stream,))
-        ]
+        return self._rows("SELECT * FROM record WHERE stream = ? ORDER BY position", (stream,))
 
     def after(self, had: Mapping[int, int], have: Mapping[int, int], limit: int) -> list[Row]:
         """Accepted records beyond ``had``, in tape order within each lane."""
@@ -128,28 +192,29 @@ class IndexFile:
         for part, size in have.items():
             if (first := had.get(part, 0)) < size:
                 query = "SELECT * FROM record WHERE part = ? AND position >= ? ORDER BY position LIMIT ?"
-                found += [Row._make(row) for row in self._all(query, (part, first, limit))]
+                wanted = min(limit, size - first)
+                rows = self._rows(query, (part, first, wanted))
+                if [row.position for row in rows] != list(range(first, first + wanted)):
+                    raise IndexDamaged(f"{self.path}: records of slice {part} are missing")
+                found += rows
         return sorted(found, key=lambda row: (row.lane, row.place))[:limit]
 
     def streams(self, prefix: bytes, after: bytes, limit: int) -> list[bytes]:
         """Stream names with a prefix, sorted."""
-        query = "SELECT stream FROM state WHERE stream >= ? AND stream > ? AND stream < ? ORDER BY stream LIMIT ?"
-        return [row[0] for row in self._all(query, (prefix, after, prefix + b"\xff", limit))]
+        found = self._all(_NAMES, (prefix, after, prefix + b"\xff", limit))
+        for stream, position, state, seal in found:
+            self._check(seal, "state", stream, position, state)
+        return [row[0] for row in found]
 
     def tiles(self, part: int, count: int) -> list[bytes]:
         """The roots of a slice's first full tiles."""
-        rows = self._all("SELECT root FROM tile WHERE part = ? AND number < ? ORDER BY number", (part, count))
-        if len(rows) != count:
-            raise IndexDamaged(f"{self.path}: tiles are missing")
-        return [row[0] for row in rows]
+        query = "SELECT root FROM tile WHERE part = ? AND number < ? ORDER BY number"
+        return self._hashes(query, (part, count), count)
 
     def leaves(self, part: int, first: int, last: int) -> list[bytes]:
         """The commit hashes at positions first ≤ p < last of a slice."""
         query = "SELECT commit_hash FROM record WHERE part = ? AND position >= ? AND position < ? ORDER BY position"
-        rows = self._all(query, (part, first, last))
-        if len(rows) != last - first:
-            raise IndexDamaged(f"{self.path}: records are missing")
-        return [row[0] for row in rows]
+        return self._hashes(query, (part, first, last), last - first)
 
     def write(
         self,
@@ -179,11 +244,12 @@ class IndexFile:
                         (part, tree.size, packed, self._seal("part", part, tree.size, packed)),
                     )
             self._write_seen(seen)
+            self._db.execute("INSERT OR REPLACE INTO whole VALUES (1, ?)", (self._seal(*self._every_seal()),))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            raise IndexDamaged(f"{self.path}: {error}") from error
+            raise self._trouble(error) from error
 
     def _write_seen(self, seen: Mapping[int, Entry]) -> None:
         known = dict(self._db.execute("SELECT lane, place FROM seen"))
@@ -199,6 +265,14 @@ class IndexFile:
 
 
 def delete(path: Path) -> None:
-    """Remove the file and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    """Remove the file and what SQLite keeps beside it. Who has it open goes on with it, alone."""
+    with _turn(path):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    with Path(f"{path}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

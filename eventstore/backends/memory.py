@@ -66,8 +66,8 @@ class MemoryTape:
 
 
 Fate = Callable[[bytes], str]
-"""Decides what becomes of a record: ``now``, ``late`` (at the next append or `settle`), ``twice``, ``never``, or the
-same followed by ``?`` where the writer is not told (``now?``, ``late?``, ``twice?``, ``never?``)."""
+"""Decides what becomes of a record: ``now``, ``late`` (behind the next append, or at `settle`), ``twice``, ``never``,
+or the same followed by ``?`` where the writer is not told (``now?``, ``late?``, ``twice?``, ``never?``)."""
 
 
 class UnconditionalMemoryTape(MemoryTape):
@@ -82,7 +82,7 @@ class UnconditionalMemoryTape(MemoryTape):
 
     async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
         self._check(after)
-        unsure = False
+        unsure, late, self.late = False, self.late, []
         for raw in records:
             fate = self.fate(raw)
             unsure |= fate.endswith("?")
@@ -93,6 +93,7 @@ class UnconditionalMemoryTape(MemoryTape):
                     self._place([raw, raw])
                 case "now":
                     self._place([raw])
+        self._place(late)
         if unsure:
             raise Indefinite("no answer came in time")
         return Attempt(True, [])

@@ -7,6 +7,7 @@ at places 1, 2, 3 …; a hole is damage.
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import TypeVar
 from ..errors import CorruptLogError, LogRolledBack, StoreCorruptError, StoreError, WrongLogError
 from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed, identity
-from .sqlite_errors import translate, translated
+from .sqlite_errors import begin_wal, translate, translated
 
 _PARTY = """CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
     root BLOB, slices INTEGER, nonce BLOB) STRICT"""
@@ -40,15 +41,15 @@ class SqliteTape:
     def __init__(self, path: Path, connect: Connect = connect) -> None:
         self.path, self._connect = path, connect
         with translated(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             self._writer, self._reader = self._open(), self._open()
+        self._stale = False
         self._writing = ThreadPoolExecutor(1, "tape-writer")
         self._reading = ThreadPoolExecutor(1, "tape-reader")
 
     def _open(self) -> sqlite3.Connection:
         db = self._connect(self.path)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
+        begin_wal(db, "FULL")
         db.execute(_PARTY)
         db.execute("CREATE TABLE IF NOT EXISTS tape (place INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT")
         return db
@@ -81,7 +82,7 @@ class SqliteTape:
                 row = db.execute("SELECT record FROM tape WHERE place = ?", (place,)).fetchone()
                 if row is None:
                     raise LogRolledBack(f"{self.path}: record {place} was there and is gone: restore the newest copy")
-                found.append(Entry(place, bytes(row[0])))
+                found.append(_entry(place, row[0]))
             return found
 
         return await self._read(select)
@@ -107,6 +108,9 @@ class SqliteTape:
 
     def _translated(self, work: Callable[[sqlite3.Connection], T], writing: bool) -> T:
         with translated(self.path):
+            if writing and self._stale:
+                self._writer.close()
+                self._writer, self._stale = self._open(), False
             return work(self._writer if writing else self._reader)
 
     def _append(self, db: sqlite3.Connection, records: Sequence[bytes], after: Entry) -> Attempt:
@@ -126,13 +130,11 @@ class SqliteTape:
         return Attempt(True, entries)
 
     def _commit(self, db: sqlite3.Connection) -> None:
-        """A commit that fails may still have reached the disk: the connection is opened anew, and reading tells."""
+        """A commit that fails may still have reached the disk: reading tells, on a connection opened anew."""
         try:
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
-            self._writer = self._open()
+            self._stale = True
             cause = translate(error, self.path)
             if type(cause) is StoreError:
                 raise Indefinite(f"{self.path}: whether the commit reached the disk is unknown ({error})") from error
@@ -142,11 +144,23 @@ class SqliteTape:
         if not after.place:
             return
         row = db.execute("SELECT record FROM tape WHERE place = ?", (after.place,)).fetchone()
-        if row is None or bytes(row[0]) != after.raw:
+        if row is None or row[0] != after.raw:
             raise LogRolledBack(
                 f"{self.path}: record {after.place}, which this process has read, is gone or changed: "
                 "stop every writer and restore the newest copy"
             )
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder so that it survives a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        above = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
 
 
 def _between(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
@@ -156,4 +170,11 @@ def _between(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
     for expected, (place, _) in enumerate(rows, after + 1):
         if place != expected:
             raise CorruptLogError("missing-record", {"place": expected})
-    return [Entry(place, bytes(raw)) for place, raw in rows]
+    return [_entry(place, raw) for place, raw in rows]
+
+
+def _entry(place: int, raw: object) -> Entry:
+    """The schema admits blobs only, but whoever can write the file can change its schema too."""
+    if not isinstance(raw, bytes):
+        raise CorruptLogError("not-a-blob", {"place": place})
+    return Entry(place, raw)

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,3 +38,17 @@ def translated(path: Path) -> Iterator[None]:
         raise translate(error, path) from error
     except OSError as error:
         raise StoreReadOnlyError(f"{path}: {error.strerror}") from error
+
+
+def begin_wal(db: sqlite3.Connection, synchronous: str, patience: float = 30.0) -> None:
+    """Set a connection to write-ahead logging. SQLite's own patience does not cover the switch of a new file."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+    db.execute(f"PRAGMA synchronous={synchronous}")

@@ -1,0 +1,1 @@
+"""Logs written by earlier versions. Every later version reads them; none is ever written again."""

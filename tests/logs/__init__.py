@@ -1,0 +1,1 @@
+"""Logs made for tests: good ones, bad ones, and what must be said of them."""

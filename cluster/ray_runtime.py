@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from .placement import Placement
 from .settings import Settings
 
 _START = 120.0
+_REACH = 10.0
 
 
 class RayRuntime:
@@ -130,6 +132,20 @@ class RayRuntime:
             await asyncio.to_thread(ray.shutdown)
 
 
+def _reach(address: str) -> None:
+    """Fail within seconds where nothing listens; Ray itself would try for minutes."""
+    host, found, port = address.removeprefix("ray://").rpartition(":")
+    if not found or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH).close()
+    except OSError as error:
+        raise RuntimeUnavailableError(
+            f"nothing answers at {address} ({error.strerror or error}): check RAY_ADDRESS and that the cluster runs, or "
+            "use runtime='local'"
+        ) from error
+
+
 def connect(settings: Settings) -> bool:
     """Join the cluster that is set, or start Ray here. False if the program had done so already."""
     if ray.is_initialized():
@@ -139,6 +155,8 @@ def connect(settings: Settings) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_enable_metrics_collection", "0")
     address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
+    if address:
+        _reach(address)
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
     try:
         ray.init(

@@ -104,15 +104,18 @@ def sqlite_path(url: str, setting: str) -> Path:
 def _path(url: str, setting: str, scheme: str) -> Path:
     parts = urlsplit(url)
     if parts.scheme != scheme or parts.netloc or len(parts.path) < 2:
-        raise ConfigurationError(f"{setting} {url!r}: this version takes {scheme}:///path")
-    return Path(parts.path)
+        raise ConfigurationError(
+            f"{setting} {url!r}: this version takes {scheme}:///relative/path or {scheme}:////absolute/path"
+        )
+    return Path("/" + parts.path.lstrip("/"))
 
 
 def _absolute(url: str, base: Path) -> str:
+    """``sqlite:///a/b`` is relative to the base, ``sqlite:////a/b`` is absolute; given back is always the second."""
     scheme, found, path = url.partition(":///")
     if not found or scheme not in ("sqlite", "file"):
         return url
-    return f"{scheme}://{(base / path).absolute()}"
+    return f"{scheme}:///{(base / path).absolute()}"
 
 
 def _from_file(path: Path) -> dict[str, Any]:

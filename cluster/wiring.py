@@ -1,6 +1,8 @@
 """From settings to open stores: the same in the driver, in every host and in the command line."""
 
 import os
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
 from ..projections.agents_and_tasks import AgentsAndTasks
 from ..projections.backends.views_sqlite import SqliteViews
+from ..projections.projection import Views
 from ..projections.worker import Worker
 from .settings import Settings
 
-_RUNNING = frozenset({"requested", "running", "waiting"})
+_COUNT_EVERY = 1.0
 
 
 class Stack:
@@ -40,8 +43,11 @@ class Stack:
     async def close(self) -> None:
         """Close everything; what is on the log stays."""
         self.snapshots.close()
-        await self.log.close()
-        await self.views.close()
+        try:
+            await self.log.close()
+        finally:
+            await self.views.close()
+            self.presence.close()
 
 
 async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
@@ -60,7 +66,13 @@ async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
         codec=Codec(CORE),
         create=create,
     )
-    return Stack(settings, keyring, log, SqliteViews(settings.views_path), Presence(folder / "hosts", os.urandom(16)))
+    return Stack(
+        settings,
+        keyring,
+        log,
+        SqliteViews(settings.views_path, log.identity.log_id),
+        Presence(folder / "hosts", os.urandom(16)),
+    )
 
 
 def make_private(folder: Path) -> None:
@@ -77,27 +89,39 @@ def make_private(folder: Path) -> None:
 class ViewRegistry:
     """The registry over the views of agents and tasks; catches up before it answers."""
 
-    def __init__(self, worker: Worker, views: SqliteViews, presence: Presence) -> None:
+    def __init__(self, worker: Worker, views: Views, presence: Presence) -> None:
         self._worker, self._views, self._presence = worker, views, presence
+        self._loads: Counter[str] = Counter()
+        self._counted = -_COUNT_EVERY
 
     async def agents_with(self, capability: str) -> list[AgentRow]:
         await self._worker.catch_up()
         names = [fields["agent"] for _, fields in await self._views.scan("capability", f"{capability}/")]
-        rows = [row for name in names if (row := await self._agent(name))]
+        rows = await self._rows(names)
         return [row for row in rows if capability in row.capabilities]
 
     async def agents(self) -> list[AgentRow]:
         await self._worker.catch_up()
-        return [row for name, _ in await self._views.scan("agent") if (row := await self._agent(name))]
+        return await self._rows([name for name, _ in await self._views.scan("agent")])
 
-    async def _agent(self, name: str) -> AgentRow | None:
+    async def _rows(self, names: list[str]) -> list[AgentRow]:
+        load = await self._load()
+        return [row for name in names if (row := await self._agent(name, load[name]))]
+
+    async def _load(self) -> Counter[str]:
+        """Unfinished tasks by agent; counted at most once a second, because it takes reading all of them."""
+        now = time.monotonic()
+        if now > self._counted + _COUNT_EVERY:
+            self._counted = now
+            self._loads = Counter(fields.get("agent", "") for _, fields in await self._views.scan("open-task"))
+        return self._loads
+
+    async def _agent(self, name: str, load: int) -> AgentRow | None:
         fields = await self._views.get("agent", name)
         if not fields:
             return None
         holders = [key.rpartition("/")[2] for key, _ in await self._views.scan("host", f"{name}/")]
         hosts = sum(self._presence.alive(bytes.fromhex(holder)) for holder in holders)
-        open_tasks = [await self._views.get("task", key) for key, _ in await self._views.scan("open-task")]
-        load = sum(1 for task in open_tasks if task and task.get("agent") == name)
         capabilities = tuple(fields.get("capabilities", ()))
         return AgentRow(name, fields.get("version", ""), fields.get("phase", ""), capabilities, hosts, load)
 

@@ -1,0 +1,93 @@
+"""One Ray head for all cluster tests, started by us, on loopback, with a dashboard for jobs; ended by its own pid."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+
+class Head(NamedTuple):
+    """Where it listens, and the environment of a program that uses it."""
+
+    address: str
+    jobs: str
+    environment: dict[str, str]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def answers(url: str) -> bool:
+    """Whether something answers there."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """A head node of 2 CPUs."""
+    folder = Path(tempfile.mkdtemp(prefix="rt-"))  # Ray's sockets need a short path
+    port, dashboard, *others = free_ports(7)
+    names = (
+        "dashboard-agent-grpc-port",
+        "dashboard-agent-listen-port",
+        "metrics-export-port",
+        "ray-client-server-port",
+    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PARTY_", "RAY_"))},
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_enable_metrics_collection": "0",
+    }
+    ray = Path(sys.executable).with_name("ray")
+    options = {"port": port, "node-ip-address": "127.0.0.1", "num-cpus": 2, "include-dashboard": "true",
+               "dashboard-host": "127.0.0.1", "dashboard-port": dashboard, "temp-dir": folder,
+               **dict(zip(names, others, strict=False))}  # fmt: skip
+    command = [str(ray), "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
+    with (folder / "head.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+        try:
+            url, deadline = f"http://127.0.0.1:{dashboard}", time.monotonic() + 120
+            while not answers(f"{url}/api/version"):
+                assert process.poll() is None, (folder / "head.log").read_text()
+                assert time.monotonic() < deadline, (folder / "head.log").read_text()
+                time.sleep(0.2)  # the port is not a file to wait on
+            address = f"127.0.0.1:{port}"
+            yield Head(address, url, {**environment, "RAY_ADDRESS": address})
+        finally:
+            process.terminate()
+            process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: Head) -> Path:
+    """A folder to work in, with a keyring of its own, for a party on the head."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("PARTY_", "RAY_"))]:
+        monkeypatch.delenv(name)
+    for name in ("RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_enable_metrics_collection"):
+        monkeypatch.setenv(name, head.environment[name])
+    monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path

@@ -1,31 +1,33 @@
 """A party: agents, their tasks, and the log they live on."""
 
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-import msgspec
-
 from .actors.agent import Agent, capability_of
 from .actors.decider import Decider
 from .actors.dj import DJ
 from .actors.doorman import Doorman
-from .actors.errors import ConfigurationError, InputError
+from .actors.errors import ConfigurationError, DeadlineError, InputError
 from .actors.events import Requested, Stated
 from .actors.local import LocalRuntime
+from .actors.packing import pack_input
 from .actors.runtime import Runtime
 from .actors.watch import Watch
 from .apps import find_app
+from .cluster.ray_environment import prepare
 from .cluster.settings import Settings, chosen_runtime, load
 from .cluster.wiring import Stack, open_stack
 from .eventstore.ambient import readable_id
-from .eventstore.errors import PayloadError
+from .eventstore.errors import ConflictError
 from .handles import AgentHandle, EntityHandle, TaskHandle
 
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
+_TRIES = 20
 
 
 class Party:
@@ -90,20 +92,25 @@ class Party:
             if self.agents:
                 await self.runtime.join(self.agents)
         except BaseException:
-            await self.stack.close()
+            await self.close()
             raise
 
     async def _choose_runtime(self) -> Runtime:
         if chosen_runtime(self.settings) == "local":
             return LocalRuntime(self.stack.host())
+        prepare(self.settings)
         from .cluster.ray_runtime import RayRuntime
 
         return await RayRuntime.start(self.settings, stay=self.stay)
 
     async def close(self) -> None:
         """Passivate what this party runs and close its stores."""
-        await self.runtime.close()
-        await self.stack.close()
+        runtime: Runtime | None = getattr(self, "runtime", None)  # not there if it could not be started
+        try:
+            if runtime:
+                await runtime.close()
+        finally:
+            await self.stack.close()
 
     @overload
     async def ask(
@@ -135,9 +142,15 @@ class Party:
         """Append to a stream's inbox, with a key of this process's own, for its owner to read."""
         inbox = f"inbox/{stream}"
         writer = await self.doorman.writer(inbox)
-        revision = (await self.stack.log.state(inbox)).revision
-        await self.stack.log.append(writer, [stated], expected=revision)
-        await self.doorman.issuer.fence(inbox, writer.grant)
+        try:
+            for _ in range(_TRIES):
+                revision = (await self.stack.log.state(inbox)).revision
+                with contextlib.suppress(ConflictError):
+                    await self.stack.log.append(writer, [stated], expected=revision)
+                    return
+            raise DeadlineError(f"many others write to {inbox} at once: try again")
+        finally:
+            await self.doorman.release(writer)
 
 
 class Asking:
@@ -163,10 +176,7 @@ class Asking:
         declared = next((a.capabilities[name] for a in party.agents if name in a.capabilities), None)
         if declared:
             declared.arguments(given)
-        try:
-            packed = msgspec.msgpack.encode(given)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise PayloadError(f"the input of {name} cannot be stored: {error}") from error
+        packed = pack_input(given, f"the input of {name}")
         agent = self._agent or await party.dj.resolve(name)
         who, _ = party.doorman.person(party.settings.person or None)
         task = self._task_id()

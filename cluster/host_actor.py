@@ -101,9 +101,12 @@ class HostActor:
     # What anyone may ask of an agent's handle
 
     async def ask(
-        self, capability: str, input: dict[str, Any] | None = None, meta: dict[str, Any] | None = None
+        self,
+        capability: str,
+        input: dict[str, Any] | None = None,  # noqa: A002 - the name is the contract
+        meta: dict[str, Any] | None = None,
     ) -> str:
-        """Start a task; returns its id. ``meta``: ``command_id`` (the same id, the same task), ``deadline`` (seconds)."""
+        """Start a task; gives its id. ``meta``: ``command_id`` (the same id, the same task), ``deadline`` (seconds)."""
         return await self._do(self._ask(capability, input or {}, meta or {}))
 
     async def _ask(self, capability: str, given: dict[str, Any], meta: dict[str, Any]) -> str:

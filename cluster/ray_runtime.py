@@ -25,7 +25,7 @@ from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
 from .host_actor import HostActor
 from .placement import Placement
-from .settings import Settings
+from .settings import Settings, in_a_job
 
 _START = 120.0
 _REACH = 10.0
@@ -141,8 +141,8 @@ def _reach(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH).close()
     except OSError as error:
         raise RuntimeUnavailableError(
-            f"nothing answers at {address} ({error.strerror or error}): check RAY_ADDRESS and that the cluster runs, or "
-            "use runtime='local'"
+            f"nothing answers at {address} ({error.strerror or error}): check RAY_ADDRESS and that the cluster runs, "
+            "or use runtime='local'"
         ) from error
 
 
@@ -150,17 +150,13 @@ def connect(settings: Settings) -> bool:
     """Join the cluster that is set, or start Ray here. False if the program had done so already."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_enable_metrics_collection", "0")
     address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
     if address:
         _reach(address)
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
     try:
         ray.init(
-            address=address or ("auto" if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else "local"),
+            address=address or ("auto" if in_a_job() else "local"),
             namespace=settings.name,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -168,7 +164,11 @@ def connect(settings: Settings) -> bool:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RuntimeUnavailableError(
-            f"Ray cannot start or be reached at {address or 'this machine'}: {error}: check RAY_ADDRESS, or use "
-            "runtime='local'"
+            f"Ray cannot start or be reached at {address or 'this machine'}: {_first_line(error)}: check RAY_ADDRESS, "
+            "RAY_AUTH_MODE and its token, or use runtime='local'"
         ) from error
     return True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

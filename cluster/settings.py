@@ -77,9 +77,14 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
     return settings
 
 
+def in_a_job(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this program was started by ``ray job submit``."""
+    return _IN_A_JOB in environment
+
+
 def job_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
     """Inside a Ray job the working directory is thrown away: there, the user's data folder is the base."""
-    if _IN_A_JOB not in environment:
+    if not in_a_job(environment):
         return None
     base = environment.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "agent-party"
@@ -92,7 +97,7 @@ def chosen_runtime(settings: Settings, environment: Mapping[str, str] = os.envir
     import sys
 
     ray = sys.modules.get("ray")
-    wanted = settings.ray_address or environment.get("RAY_ADDRESS") or _IN_A_JOB in environment
+    wanted = settings.ray_address or environment.get("RAY_ADDRESS") or in_a_job(environment)
     return "ray" if wanted or (ray is not None and ray.is_initialized()) else "local"
 
 

@@ -1,0 +1,59 @@
+"""The checks of `party doctor` on an open party: the log with its index, the remembered checkpoint, keys, views."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from ..eventstore import checkpoints
+from ..projections.worker import DEAD_LETTERS
+from .doctor import FINE, NOTE, PROBLEM, Finding
+
+if TYPE_CHECKING:
+    from ..party import Party
+
+
+async def look(party: "Party") -> AsyncIterator[Finding]:
+    """Everything that opening the log, which compares it with its checkpoint, did not refuse already."""
+    log = party.stack.log
+    await log.refresh()
+    commits = sum(log.index.sizes().values())
+    said = f"log {log.identity.log_id.hex()[:16]}: {commits:,} commits in {len(log.index.sizes())} slices"
+    yield Finding("log", FINE, said)
+    rebuilt = log.index.generation
+    yield Finding("index", NOTE if rebuilt else FINE, "was damaged and has been rebuilt" if rebuilt else "up to date")
+    yield _checkpoint(party, commits)
+    yield _keys(party)
+    async for finding in _views(party, commits):
+        yield finding
+
+
+def _checkpoint(party: "Party", commits: int) -> Finding:
+    log = party.stack.log
+    kept = checkpoints.remembered(log.checkpoint_file, log.identity, log.keyring.checkpoint_key(log.identity).public)
+    if kept is None:
+        return Finding("checkpoint", NOTE, "none is remembered yet", "closing a party remembers one")
+    said = f"the log continues the remembered one of {kept.size:,} commits; {commits - kept.size:,} after it"
+    return Finding("checkpoint", FINE, said)
+
+
+def _keys(party: "Party") -> Finding:
+    folder = party.stack.log.keyring.log_folder(party.stack.log.identity)
+    path = folder / "keys.db"
+    if mode := path.stat().st_mode & 0o077:
+        return Finding("keys.db", PROBLEM, f"others may read {path} ({mode:03o})", f"chmod 600 {path}")
+    return Finding("keys.db", FINE, f"{path}", "back it up with the keyring: without it nothing can be decrypted")
+
+
+async def _views(party: "Party", commits: int) -> AsyncIterator[Finding]:
+    views, worker = party.stack.views, party.stack.worker
+    lag = commits - sum((await views.checkpoint(worker.projection)).values())
+    after = sum((await worker.catch_up()).values())
+    if after < commits:
+        advice = f"delete {views.path}: it is rebuilt from the log"
+        yield Finding("views", PROBLEM, f"{commits - after:,} commits behind, and do not catch up", advice)
+    else:
+        yield Finding("views", FINE, f"were {lag:,} commits behind, and have caught up" if lag else "up to date")
+    if dead := await views.scan(DEAD_LETTERS):
+        which = ", ".join(f"{fields['stream']} {fields['revision']}" for _, fields in dead[:3])
+        yield Finding(
+            "views", PROBLEM, f"{len(dead)} dead letters: {which}", "report them: a projection cannot read these"
+        )

@@ -42,6 +42,11 @@ def _values(app: str) -> list[Any]:
         value = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"--app {app!r} cannot be found: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"--app {app!r}: importing {module_name} fails with {type(error).__name__}: {error}; what it does as a "
+            "program belongs under if __name__ == '__main__'"
+        ) from error
     values = list(value) if isinstance(value, list | tuple) else [value]
     if not all(isinstance(value, Agent) or _is_decider(value) for value in values):
         raise ConfigurationError(f"--app {app!r} holds something that is no agent and no Decider class")

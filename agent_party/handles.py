@@ -19,8 +19,10 @@ from .actors.errors import (
 )
 from .actors.events import Advanced
 from .actors.host import entity_fold
+from .actors.packing import unpack
 from .actors.statements import Decision, Statement, sign
 from .actors.task_state import TASK, TaskState
+from .actors.watch import Calm
 from .eventstore.artifacts import Artifact, fetch
 from .eventstore.reading import Commit
 
@@ -62,7 +64,7 @@ class TaskHandle(Generic[T]):
         async for state in self.watch(timeout=timeout):
             match state.status:
                 case "completed":
-                    return msgspec.msgpack.decode(state.result or b"\xc0", type=self._output)  # type: ignore[no-any-return]
+                    return unpack(state.result or b"\xc0", self._output)  # type: ignore[no-any-return]
                 case "failed" if state.failure:
                     raise TaskFailedError(self.id, f"task {self.id}: {state.failure.kind}: {state.failure.message}")
                 case "cancelled" if state.cancelled:
@@ -78,10 +80,12 @@ class TaskHandle(Generic[T]):
         until = loop.time() + timeout if timeout is not None else None
         await self.state()
         folded = await load(log, TASK, self.stream, snapshots=self._party.stack.snapshots)
+        calm = Calm()
         while True:
             yield folded.state
             if folded.state.finished:
                 return
+            await calm.wait()
             left = 3600.0 if until is None else until - loop.time()
             grown = left > 0 and await self._party.watch.beyond(self.stream, folded.revision, left)
             if not grown and until is not None and loop.time() >= until:
@@ -133,9 +137,7 @@ class TaskHandle(Generic[T]):
             raise SettledError(f"task {self.id} ({state.status}) has {which}; open: {waits}")
         return named[0]
 
-    async def _state(
-        self, decision: Decision, name: str, note: str, person: str | None, number: int | None
-    ) -> None:
+    async def _state(self, decision: Decision, name: str, note: str, person: str | None, number: int | None) -> None:
         log, state = self._party.stack.log, await self.state()
         if state.finished:
             raise SettledError(f"task {self.id} is {state.status} already")

@@ -10,7 +10,7 @@ from .actors.agent import Agent, capability_of
 from .actors.decider import Decider
 from .actors.dj import DJ
 from .actors.doorman import Doorman
-from .actors.errors import ConfigurationError, DeadlineError, InputError
+from .actors.errors import ConfigurationError, DeadlineError, InputError, RuntimeUnavailableError
 from .actors.events import Requested, Stated
 from .actors.local import LocalRuntime
 from .actors.packing import pack_input
@@ -99,8 +99,13 @@ class Party:
         if chosen_runtime(self.settings) == "local":
             return LocalRuntime(self.stack.host())
         prepare(self.settings)
-        from .cluster.ray_runtime import RayRuntime
-
+        try:
+            from .cluster.ray_runtime import RayRuntime
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                f"the Ray runtime needs ray, which cannot be imported ({error}): "
+                "pip install 'agent-party-runtime[ray]', or use runtime='local'"
+            ) from error
         return await RayRuntime.start(self.settings, stay=self.stay)
 
     async def close(self) -> None:

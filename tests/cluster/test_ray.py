@@ -1,10 +1,12 @@
 """The Ray runtime on a real cluster of one node."""
 
 import asyncio
+import logging
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -46,7 +48,7 @@ def test_the_hello_program_runs_on_ray(place: Path, head: Head) -> None:
 
 async def test_a_driver_that_knows_only_the_agents_name(place: Path) -> None:
     async with Party.open(agents=[ravens], runtime="ray", hosts=1):
-        agent = ray.get_actor("agent:ravens", namespace="agent-party")
+        agent: Any = ray.get_actor("agent:ravens", namespace="agent-party")
         meta = {"command_id": "one"}
         task = await agent.ask.remote("ravens.count", {"trees": 4}, meta)
         assert await agent.ask.remote("ravens.count", {"trees": 4}, meta) == task
@@ -125,9 +127,11 @@ def _nothing_secret_was_uploaded(head: Head, work: Path, place: Path) -> None:
 
 
 def _session_folder(head: Head) -> str:
-    ray.init(address=head.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        return str(ray._private.worker.global_worker.node.get_session_dir_path())
+        node = ray._private.worker.global_worker.node
+        assert node is not None
+        return str(node.get_session_dir_path())
     finally:
         ray.shutdown()
 
@@ -135,9 +139,9 @@ def _session_folder(head: Head) -> str:
 async def test_an_agent_that_stays_is_found_by_a_later_program(place: Path, head: Head) -> None:
     async with Party.open(agents=[ravens], runtime="ray", hosts=1, stay=True):
         pass
-    ray.init(address=head.address, namespace="agent-party", log_to_driver=False, logging_level="ERROR")
+    ray.init(address=head.address, namespace="agent-party", log_to_driver=False, logging_level=logging.ERROR)
     try:
-        agent = ray.get_actor("agent:ravens")
+        agent: Any = ray.get_actor("agent:ravens")
         task = await agent.ask.remote("ravens.count", {"trees": 3})
         assert await agent.result.remote(task, timeout=60) == 3
         for name in ray.util.list_named_actors():

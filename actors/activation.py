@@ -7,7 +7,8 @@ again and not done again, also after a crash: the ids stand in the commits.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -23,15 +24,26 @@ S = TypeVar("S")
 WINDOW = 1_000
 SNAPSHOT_EVERY = 500
 _TRIES = 20
+_log = logging.getLogger("agent_party")
 
 
 class Fold(Generic[S]):
-    """How commits become state. ``program`` names the code, version included; snapshots of another are not used."""
+    """How commits become state. ``program`` names the code, version included; snapshots of another are not used.
+
+    ``trusted``: the state is known to come back from a snapshot as it was; else that is checked for each snapshot.
+    """
 
     def __init__(
-        self, initial: Callable[[], S], evolve: Callable[[S, Commit], S], state_type: Any, program: str
+        self,
+        initial: Callable[[], S],
+        evolve: Callable[[S, Commit], S],
+        state_type: Any,
+        program: str,
+        *,
+        trusted: bool = True,
     ) -> None:
         self.initial, self.evolve, self.state_type, self.program = initial, evolve, state_type, program
+        self.trusted = trusted
 
 
 class Folded(Generic[S]):
@@ -69,7 +81,7 @@ async def load(
     folded = Folded(fold, stream)
     kept = snapshots.load(stream, fold.program) if snapshots and at is None else None
     if kept and await _stands(log, stream, kept[0], kept[1]):
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError):
             folded.unpack(kept[2], kept[0], kept[1])
     async for commit in log.read(stream, folded.revision + 1, at):
         folded.add(commit)
@@ -78,9 +90,9 @@ async def load(
 
 async def _stands(log: Log, stream: str, revision: int, head: bytes) -> bool:
     """Whether the chain has this commit at this revision: a snapshot is believed no further."""
-    await log.state(stream)
-    rows = log.index.rows(stream.encode(), revision, revision)
-    return bool(rows) and rows[0].commit == head
+    async for commit in log.read(stream, revision, revision, lenient=True):
+        return commit.hash == head
+    return False
 
 
 class Activation(Generic[S]):
@@ -127,6 +139,19 @@ class Activation(Generic[S]):
         async with self._lock:
             return await self._append(events, self.log.ambient.random(16), b"", cause)
 
+    async def release(self, end: Callable[[Writer], Awaitable[None]]) -> None:
+        """Let the stream go: ``end(writer)`` ends the grant, and whoever can go on with it may."""
+        async with self._lock:
+            self.ended = True
+            if self.writer:
+                await end(self.writer)
+
+    async def catch_up(self) -> None:
+        """Read what others have written on the stream meanwhile."""
+        await self.log.refresh()
+        async with self._lock:
+            await self._catch_up(b"")
+
     async def _again(self, command_id: bytes, digest: bytes, known: tuple[bytes, int]) -> tuple[Any, ...]:
         if known[0] != digest:
             raise IdReusedError(self.stream, command_id.hex())
@@ -147,14 +172,14 @@ class Activation(Generic[S]):
                 self.ended = True
                 raise MovedError(f"{self.stream} was taken over by another process: resolve it again") from error
             except (ConflictError, UnknownOutcomeError):
+                await self.log.refresh()
                 if commit := await self._catch_up(command_id):
                     return commit
                 if self.folded.revision != expected:
                     raise ConflictError(self.stream, expected, self.folded.revision) from None
                 continue
-            now = self.log.ambient.now()
             commit = Commit(
-                self.stream, appended.revision, appended.commit, command_id, digest, now, cause, b"", b"",
+                self.stream, appended.revision, appended.commit, command_id, digest, appended.time, cause, b"", b"",
                 tuple(events), None, appended.slice, appended.position,
             )  # fmt: skip
             self.folded.add(commit)
@@ -164,7 +189,6 @@ class Activation(Generic[S]):
 
     async def _catch_up(self, command_id: bytes) -> Commit | None:
         """Read what came; one's own commit may be among it."""
-        await self.log.refresh()
         own = None
         async for commit in self.log.read(self.stream, self.folded.revision + 1):
             self.folded.add(commit)
@@ -179,6 +203,18 @@ class Activation(Generic[S]):
         """Keep the fold, so that the next activation need not read the whole stream."""
         if self.snapshots and self.folded.revision > self._snapshot_at:
             self._snapshot_at = self.folded.revision
-            with contextlib.suppress(TypeError, EventStoreError):
-                args = (self.folded.revision, self.folded.head, self.fold.program, self.folded.pack())
-                self.snapshots.save(self.stream, *args)
+            try:
+                packed = self.folded.pack()
+                if not self.fold.trusted and not self._comes_back(packed):
+                    _log.warning(
+                        "the state of %s does not survive being stored: no snapshot of it is kept", self.stream
+                    )
+                    return
+                self.snapshots.save(self.stream, self.folded.revision, self.folded.head, self.fold.program, packed)
+            except (TypeError, ValueError, OverflowError, RecursionError, EventStoreError) as error:
+                _log.warning("no snapshot of %s is kept: %s", self.stream, error)
+
+    def _comes_back(self, packed: bytes) -> bool:
+        again = Folded(self.fold, self.stream)
+        again.unpack(packed, self.folded.revision, self.folded.head)
+        return bool(again.state == self.state)

@@ -1,5 +1,6 @@
 """Agents as their authors write them: a name, and handlers that declare capabilities by their signatures."""
 
+import copy
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -61,30 +62,44 @@ def step_options(function: Callable[..., Any]) -> StepOptions:
     return options if isinstance(options, StepOptions) else StepOptions()
 
 
+_FIRST = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _field(parameter: inspect.Parameter, kind: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
+    default = parameter.default
+    if default is parameter.empty:
+        return parameter.name, kind
+    if isinstance(default, list | dict | set | bytearray):
+        return parameter.name, kind, msgspec.field(default_factory=lambda: copy.deepcopy(default))
+    return parameter.name, kind, default
+
+
 class Capability:
     """One handler: its name, and the types of its input and output, from the handler's signature."""
 
     def __init__(self, name: str, handler: Handler) -> None:
         self.name, self.handler = name, handler
+        if not name:
+            raise ConfigurationError("a capability needs a name")
         if not inspect.iscoroutinefunction(handler):
-            raise ConfigurationError(
-                f"the handler of {name} must be an async function: async def {handler.__name__}(...)"
-            )
+            called = getattr(handler, "__name__", "handler")
+            raise ConfigurationError(f"the handler of {name} must be an async function: async def {called}(...)")
         try:
-            hints = typing.get_type_hints(handler)
-        except NameError as error:
+            hints = typing.get_type_hints(handler, include_extras=True)
+        except (NameError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"a type in the signature of {name} cannot be found: {error}") from error
         parameters = list(inspect.signature(handler).parameters.values())
-        if not parameters or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        named = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters[1:])
+        if not named or not parameters or parameters[0].kind not in _FIRST:
             raise ConfigurationError(
                 f"the handler of {name} takes the task first, then named inputs, no *args or **kwargs"
             )
         self.output: Any = hints.get("return", Any)
-        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-            (p.name, hints.get(p.name, Any)) if p.default is p.empty else (p.name, hints.get(p.name, Any), p.default)
-            for p in parameters[1:]
-        ]
-        self._input = msgspec.defstruct("Input", fields, kw_only=True, forbid_unknown_fields=True)
+        fields = [_field(p, hints.get(p.name, Any)) for p in parameters[1:]]
+        try:
+            self._input = msgspec.defstruct("Input", fields, kw_only=True, forbid_unknown_fields=True)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"the signature of {name} cannot be an input: {error}") from error
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travels to other processes as name and handler: the input's type is made anew there."""
@@ -107,12 +122,25 @@ class Capability:
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `Agent.initialize` takes. ``security_level`` enterprise refuses what would weaken the record."""
+    """What `Agent.initialize` takes. ``security_level`` enterprise refuses what would weaken the record.
+
+    The log is the system, so ``audit_log_enabled=False`` changes nothing at the standard level: all is recorded.
+    Payloads are always encrypted: ``encrypt_payloads=False`` is refused at every level.
+    """
 
     security_level: Literal["standard", "enterprise"] = "standard"
     audit_log_enabled: bool = True
     encrypt_payloads: bool = True
     concurrency: int = 16
+
+
+_OPTIONS = ", ".join(Settings.__struct_fields__)
+
+
+def _at_least_one(agent: str, concurrency: int) -> int:
+    if concurrency < 1:
+        raise ConfigurationError(f"agent {agent}: concurrency must be 1 or more, not {concurrency}")
+    return concurrency
 
 
 class Agent:
@@ -136,8 +164,7 @@ class Agent:
         connection: Any = None,
     ) -> None:
         self.stream = stream_of("agent", name)
-        if concurrency < 1:
-            raise ConfigurationError(f"agent {name}: concurrency must be 1 or more, not {concurrency}")
+        _at_least_one(name, concurrency)
         self.name, self.version, self.description = name, version, description
         self.concurrency, self.approval, self.dedicated, self.connection = concurrency, approval, dedicated, connection
         self.declared = tuple(str(capability) for capability in capabilities)
@@ -162,21 +189,26 @@ class Agent:
     def initialize(self, config: Mapping[str, Any] | None = None) -> "Agent":
         """Set the agent up from a plain mapping; an unknown option is refused by name. Returns the agent."""
         try:
-            self.settings = msgspec.convert(dict(config or {}), Settings)
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"agent {self.name}: {error}") from error
+            given = dict(config or {})
+            self.settings = msgspec.convert(given, Settings)
+        except (msgspec.ValidationError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"agent {self.name}: {error}; known options are {_OPTIONS}") from error
+        if not self.settings.encrypt_payloads:
+            raise ConfigurationError(f"agent {self.name}: plaintext payloads are refused, the log is always encrypted")
         if self.settings.security_level == "enterprise":
             self._enterprise()
-        self.concurrency = self.settings.concurrency
+        if "concurrency" in given:
+            self.concurrency = _at_least_one(self.name, self.settings.concurrency)
         return self
 
     def _enterprise(self) -> None:
         if not self.settings.audit_log_enabled:
             raise ConfigurationError(f"agent {self.name}: enterprise security needs audit_log_enabled to stay true")
-        if not self.settings.encrypt_payloads:
-            raise ConfigurationError(f"agent {self.name}: enterprise security refuses plaintext payloads")
-        if isinstance(self.connection, str):
-            refuse_plain_transport(self.connection)
+        chosen = getattr(self.connection, "settings", None)  # of an open party
+        urls = [self.connection] if isinstance(self.connection, str) else []
+        urls += [getattr(chosen, name, "") for name in ("journal", "views", "blobs")]
+        for url in urls:
+            refuse_plain_transport(url)
 
     def names(self) -> list[str]:
         """All capabilities, those with a handler and those only declared."""
@@ -194,7 +226,7 @@ def refuse_plain_transport(url: str) -> None:
 def capability_of(target: str | Handler, agents: Sequence[Agent]) -> str:
     """The capability's name, given as text or as its handler."""
     if isinstance(target, str):
-        return target
+        return str(target)
     for agent in agents:
         for name, capability in agent.capabilities.items():
             if capability.handler is target:

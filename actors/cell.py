@@ -2,18 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..eventstore.artifacts import Artifact, keep
-from ..eventstore.errors import EventStoreError, PayloadError, SchemaError
+from ..eventstore.artifacts import Artifact, fetch, keep
+from ..eventstore.errors import AppendError, EventStoreError, LogError, StoreError
 from ..eventstore.verify import Cause
 from .activation import Activation
-from .agent import Agent, Capability, Handler, capability_of
-from .errors import CallError, InputError, ReplayError, SettledError, StatementError, TaskError
+from .agent import Agent, Capability, Handler, StepOptions, capability_of
+from .effects import CurrentStep, StepExitError, cancelled
+from .errors import (
+    CallError,
+    DeadlineError,
+    MailboxFullError,
+    MovedError,
+    ReplayError,
+    SettledError,
+    StatementError,
+)
 from .events import Cancelled, Completed, Failed, Failure, Parent, Requested, Settled, Started, Stated, Stopped
+from .packing import failure_of, pack
+from .slots import Slot
 from .statements import Approval, Statement, person_of, read
 from .task import Task, child_id
 from .task_state import TASK, TaskState, WaitState
@@ -24,20 +35,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("agent_party")
+_OURS = (AppendError, LogError, StoreError, MovedError, MailboxFullError, DeadlineError)
+"""What keeps this process from going on with a task, and says nothing about the task."""
+STOPPING = 5.0
+"""Seconds a handler has to end when it is cancelled; it can record nothing by then."""
 
 
 class TaskCell:
-    """One task, live in this process. ``waiting_for`` says what it lacks to go on, if it lacks something."""
+    """One task, live in this process, for one run of its handler."""
 
     def __init__(self, host: "Host", task: str) -> None:
         self.host, self.id, self.stream = host, task, f"task/{task}"
         self.activation: Activation[TaskState] = Activation(host.log, TASK, self.stream, host.snapshots)
-        self.waiting_for = ""
         self.waits = Waits(self.state, self.activation.record)
+        self.closed = False
         self._agent: Agent | None = None
         self._run: asyncio.Task[None] | None = None
-        self._slot: asyncio.Semaphore | None = None
+        self._slot: Slot | None = None
         self._inbox = asyncio.Lock()
+        self._heard = 0
+        self._trouble: Exception | None = None
 
     @property
     def state(self) -> TaskState:
@@ -47,13 +64,12 @@ class TaskCell:
     @property
     def replaying(self) -> bool:
         """Whether the handler still goes over what was recorded before."""
-        return self.waits.replayed < self._recorded
+        return self.waits.replay.running
 
     async def start(self) -> None:
         """Take the stream over and load it."""
         await self.activation.start(self.host.doorman.writer)
         self.waits = Waits(self.state, self.activation.record)
-        self._recorded = sum(wait.settled is not None for wait in self.state.waits)
 
     async def request(self, requested: Requested, cause: Cause | None) -> None:
         """Record what is asked for, once: the same id with another request is `IdReusedError`."""
@@ -62,61 +78,81 @@ class TaskCell:
             self.host.command_id(self.stream), identity, lambda state: [requested] if not state.status else [], cause
         )
 
-    def go(self) -> None:
-        """Run the handler if its code is here and it is not running already."""
-        if self.state.finished or not self.state.status or (self._run and not self._run.done()):
-            return
-        found = self.host.handler_for(self.state)
-        if found is None:
-            who = f"agent {self.state.agent}" if self.state.agent else "an agent"
-            self.waiting_for = f"{who} with capability {self.state.capability} to join"
-            return
-        self.waiting_for = ""
-        self._run = asyncio.get_running_loop().create_task(self._drive(*found))
+    def go(self, agent: Agent, capability: Capability) -> None:
+        """Run the handler, unless it runs or has run: a cell is good for one run."""
+        if not (self.state.finished or not self.state.status or self._run or self.closed):
+            self._run = asyncio.get_running_loop().create_task(self._drive(agent, capability))
 
     async def _drive(self, agent: Agent, capability: Capability) -> None:
-        self._agent, self._slot = agent, self.host.slot(agent)
+        self._agent, self._slot = agent, Slot(self.host.limit(agent))
         try:
-            async with self._slot:
-                await self._handle(agent, capability)
+            await self._handle(agent, capability)
         except (EventStoreError, CallError) as error:
             # The log or the grant is lost to this process, not the task: whoever has them goes on.
             _log.warning("task %s is set aside: %s", self.id, error)
+        except Exception:
+            _log.exception("task %s is set aside, by a fault of this program", self.id)
         finally:
-            self.waits.stop()
-            self.host.ran(self)
+            self._slot.let_go()
+            self.drop()
+        if self.state.finished:
+            await self._cancel_children(f"its parent {self.id} has ended", self.id)
 
     async def _handle(self, agent: Agent, capability: Capability) -> None:
         state = self.state
-        self.waits.note(Started(agent.name, agent.version, state.runs + 1))
+        replays = sum(wait.settled is not None for wait in state.waits)
+        # A run that only goes over what is recorded leaves no trace: else one that cannot go on would fill the log.
+        self.waits.note(Started(agent.name, agent.version, state.runs + 1, replays), soon=not state.waits)
+        deadline = asyncio.timeout(self._left())
         try:
-            arguments = capability.arguments(msgspec.msgpack.decode(state.input))
-            async with asyncio.timeout(self._left()):
+            async with deadline:
+                assert self._slot is not None
+                await self._slot.take()
+                arguments = capability.arguments(msgspec.msgpack.decode(state.input))
                 result = await capability.handler(Task(self), **arguments)
-            await self.waits.flush(Completed(Task._pack(result, f"the result of {capability.name}")))
-        except ReplayError as error:
-            failure = Failure("ReplayError", str(error))
-            if state.failure != failure:
+            self.waits.replay.ended("returns")
+            await self.waits.flush(Completed(pack(result, f"the result of {capability.name}")))
+        except asyncio.CancelledError as error:
+            if cancelled():
+                raise
+            await self._failed(StepExitError("the handler was cancelled from within"), error)
+        except (Exception, SystemExit) as error:
+            if deadline.expired() and isinstance(error, TimeoutError):
+                late = Failure("TimeoutError", f"it did not finish within {state.within:g} seconds")
+                await self.waits.flush(Failed(late))
+            else:
+                await self._failed(error, error)
+
+    async def _failed(self, error: BaseException, cause: BaseException) -> None:
+        """Record how the handler ended, unless it is not the handler that failed."""
+        if trouble := self.waits.trouble or self._trouble:
+            raise trouble from cause
+        try:
+            self.waits.replay.ended(f"raises {failure_of(error).kind}")
+        except ReplayError as differs:
+            error = differs
+        failure = failure_of(error)
+        if not isinstance(error, ReplayError):
+            await self.waits.flush(Failed(failure))
+        else:
+            self.host.set_aside(self.id)
+            if self.state.status != "stopped" or self.state.failure != failure:
                 await self.waits.flush(Stopped(failure))
-        except TimeoutError as error:
-            text = str(error) or f"it did not finish within {state.within:g} seconds"
-            await self.waits.flush(Failed(Failure("TimeoutError", text)))
-        except (PayloadError, SchemaError, TaskError, InputError) as error:
-            await self.waits.flush(Failed(Failure(type(error).__name__, str(error))))
-        except (EventStoreError, CallError):
-            raise
-        except Exception as error:
-            await self.waits.flush(Failed(Failure(type(error).__name__, str(error)[:2_000])))
 
     def _left(self) -> float | None:
-        """Seconds until the task's deadline, which counts from its request."""
-        if not self.state.within:
+        """Seconds until the task's deadline, which counts from its request; never more than it was given."""
+        within = self.state.within
+        if not within:
             return None
-        return max(0.0, self.state.within - (self.now() - self.state.requested_at) / 1_000_000)
+        return max(0.0, min(within, within - (self.now() - self.state.requested_at) / 1_000_000))
 
     def now(self) -> int:
         """Microseconds since 1970."""
         return self.host.log.ambient.now()
+
+    def chance(self, size: int) -> bytes:
+        """Random bytes."""
+        return self.host.log.ambient.random(size)
 
     def capability_of(self, target: str | Handler) -> str:
         """The name of a capability given by name or by handler."""
@@ -127,59 +163,75 @@ class TaskCell:
         known = (agent.capabilities.get(capability) for agent in self.host.agents.values())
         return next((found.output for found in known if found), Any)
 
-    async def effect(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run an effect under the host's limit on how many run at once."""
-        async with self.host.effects:
-            return await call
+    async def effect(
+        self, step: CurrentStep, function: Callable[..., Any], options: StepOptions, given: tuple[Any, Any]
+    ) -> Settled:
+        """Run a step under the limits of the agent and of the host."""
+        assert self._slot is not None
+        async with self._slot.working():
+            return await self.host.effects.run(step, function, options, given)
 
     async def durably(self, awaited: Awaitable[T]) -> T:
         """Await something that may take days: the agent's slot is free meanwhile."""
         assert self._slot is not None
-        self._slot.release()
-        try:
+        async with self._slot.parked():
             return await awaited
-        finally:
-            await self._slot.acquire()
+
+    async def _ours(self, call: Awaitable[T]) -> T:
+        """Await something of this process, whose troubles are not the handler's."""
+        try:
+            return await call
+        except _OURS as error:
+            self._trouble = error
+            raise
 
     async def child(self, wait: int, capability: str, opened: WaitState) -> Settled:
         """Start the child of a wait, if it has not started, and wait for what it comes to."""
         requested = Requested(capability, opened.input, parent=Parent(self.id, wait), by=self.state.by)
-        cause = Cause(self.stream.encode(), self.activation.folded.revision, 0, opened.opened)
+        cause = Cause(self.stream.encode(), opened.revision, opened.index, opened.opened)
         child = child_id(self.id, wait)
-        await self.host.place(child, requested, cause)
-        return await self.durably(self.host.outcome(child, wait))
+        await self._ours(self.host.place(child, requested, cause))
+        return await self.durably(self._ours(self.host.outcome(child, wait)))
 
     async def keep(self, name: str, content: bytes) -> Artifact:
         """Put an artifact of this task into the blobs."""
-        return await keep(self.host.log, self.stream, name, content)
+        return await self._ours(keep(self.host.log, self.stream, name, content))
+
+    async def open(self, artifact: Artifact) -> bytes:
+        """The content of an artifact."""
+        return await self._ours(fetch(self.host.log, artifact))
 
     async def recall(self, key: str) -> bytes | None:
         """What the agent remembers under a key, packed."""
         assert self._agent is not None
-        return await self.host.recall(self._agent.name, key)
+        return await self._ours(self.host.recall(self._agent.name, key))
 
     async def remember(self, key: str, value: bytes, wait: int) -> None:
         """Have the agent remember; once for each wait."""
         assert self._agent is not None
-        await self.host.remember(self._agent.name, key, value, self.host.command_id(f"{self.stream}#{wait}"))
+        await self._ours(
+            self.host.remember(self._agent.name, key, value, self.host.command_id(f"{self.stream}#{wait}"))
+        )
 
     async def read_inbox(self) -> None:
         """Read what others have left for this task, and act on it."""
         inbox = f"inbox/{self.stream}"
         async with self._inbox:
-            async for commit in self.host.log.read(inbox, self.state.inbox + 1):
+            async for commit in self.host.log.read(inbox, max(self.state.inbox, self._heard) + 1, lenient=True):
+                self._heard = commit.revision
                 for event in commit.events:
-                    if isinstance(event, Stated):
-                        await self._hear(event, commit.revision)
+                    await self._hear(event, commit.revision)
 
-    async def _hear(self, stated: Stated, revision: int) -> None:
+    async def _hear(self, event: Any, revision: int) -> None:
         try:
-            key = self.host.doorman.person_key(person_of(stated))
-            statement = read(stated, self.host.log.identity.log_id, self.id, key)
+            if not isinstance(event, Stated):
+                raise StatementError(f"the inbox holds something else at revision {revision}")
+            key = self.host.doorman.person_key(person_of(event))
+            statement = read(event, self.host.log.identity.log_id, self.id, key)
             if statement.decision == "cancel":
                 await self.cancel(statement.person, statement.note)
             else:
-                self.decide(statement, stated, revision)
+                self.decide(statement, event, revision)
         except (StatementError, SettledError) as error:
             _log.warning("task %s ignores a statement: %s", self.id, error)
             if not self.state.finished:
@@ -201,21 +253,44 @@ class TaskCell:
 
     async def cancel(self, by: str, reason: str = "") -> None:
         """Stop the task: recorded first, then its handler is cancelled, then its children."""
-        if self.state.finished:
-            raise SettledError(f"task {self.id} is {self.state.status} already")
-        children = [child_id(self.id, wait) for wait in self.state.open if self.state.waits[wait].kind == "child"]
+        if self.state.finished or not self.state.status:
+            raise SettledError(f"task {self.id} is {self.state.status or 'unknown'} already")
         await self.waits.flush(Cancelled(by, reason))
         await self._stop_run()
-        for child in children:
-            await self.host.cancel(child, by, f"its parent {self.id} was cancelled")
+        await self._cancel_children(f"its parent {self.id} was cancelled", by)
+
+    async def _cancel_children(self, reason: str, by: str) -> None:
+        for wait in sorted(self.state.open):
+            if self.state.waits[wait].kind == "child":
+                try:
+                    await self.host.cancel(child_id(self.id, wait), by, reason)
+                except (EventStoreError, CallError) as error:  # whoever runs the child finds out by itself
+                    _log.warning("a child of task %s is not cancelled yet: %s", self.id, error)
+
+    async def release(self) -> None:
+        """Let the task go, so that another process can take it."""
+        await self.waits.flush()
+        self.drop()
+        await self.activation.release(self.host.doorman.release)
 
     async def close(self) -> None:
-        """Passivate: the handler is stopped where it stands; nothing is recorded, everything is on the log."""
+        """Passivate: the handler is stopped where it stands; what is under way to the log gets there."""
         await self._stop_run()
+        await self.waits.idle()
+        self.drop()
         self.activation.snapshot()
 
+    def drop(self) -> None:
+        """Nothing more is done or recorded here."""
+        self.closed = True
+        self.waits.stop()
+        self.host.ran(self)
+
     async def _stop_run(self) -> None:
-        run, self._run = self._run, None
+        run = self._run
         if run and not run.done() and run is not asyncio.current_task():
             run.cancel()
-            await asyncio.wait([run])
+            _, still = await asyncio.wait([run], timeout=STOPPING)
+            if still:
+                _log.warning("the handler of task %s does not end: it is left behind, and can record nothing", self.id)
+        self.drop()

@@ -7,12 +7,15 @@ from ..eventstore.grants import Issuer
 from ..eventstore.log import Log, Writer
 from .errors import StatementError
 
+_HOLDERS = 50_000
+
 
 class Doorman:
     """Issues grants with the keyring's issuing key. ``holder``: 16 bytes that name this process in its grants."""
 
     def __init__(self, log: Log, holder: bytes) -> None:
         self.log, self.holder, self.issuer = log, holder, Issuer(log)
+        self._holders: dict[bytes, bytes] = {}
 
     async def writer(self, stream: str) -> Writer:
         """A fresh key, in this process's memory only, and the grant that lets it write the stream."""
@@ -20,13 +23,22 @@ class Doorman:
 
     async def holder_of(self, stream: str) -> bytes | None:
         """The process that owns a stream, by the name in its grant; None if nobody does."""
-        state = await self.log.state(stream)
-        if not state.grants:
+        grants = (await self.log.state(stream)).grants
+        if not grants:
             return None
-        for commit in reversed(await self.log.commits(self.log.index.control_rows(stream.encode()))):
-            if commit.control and commit.hash in state.grants:
-                return bytes(commit.control[1][33:49])
-        return None
+        grant = next(reversed(list(grants)))
+        if grant not in self._holders:
+            rows = [row for row in self.log.index.control_rows(stream.encode()) if row.commit == grant]
+            for commit in await self.log.commits(rows):
+                if len(self._holders) >= _HOLDERS:
+                    self._holders.clear()
+                if commit.control:
+                    self._holders[grant] = bytes(commit.control[1][33:49])
+        return self._holders.get(grant)
+
+    async def release(self, writer: Writer) -> None:
+        """End a grant of this process, so that whoever can go on with the stream may."""
+        await self.issuer.fence(writer.stream, writer.grant)
 
     def person(self, person: str | None = None) -> tuple[str, SigningKey]:
         """A person's id and key; without an id, this user's own, made at first use."""

@@ -21,12 +21,18 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A task began to await something. ``wait``: its number in the task, from 0. ``input``: MessagePack bytes."""
+    """A task began to await something. ``wait``: its number in the task, from 0. ``input``: MessagePack bytes.
+
+    ``taken``: the waits whose outcomes the handler was given since it opened the wait before this one, in that order;
+    on replay they are given to it in the same order, so that a handler that does several things at once opens the
+    same waits again.
+    """
 
     wait: int
     kind: WaitKind
     name: str
     input: bytes = b"\xc0"
+    taken: list[int] = []
 
 
 class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,11 +67,13 @@ class Requested(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @event("task.started")
 class Started(msgspec.Struct, frozen=True):
-    """A handler began, or began again after its process was lost: ``runs`` counts."""
+    """A handler began, or began again after its process was lost: ``runs`` counts. ``replays``: recorded outcomes it
+    starts from."""
 
     agent: str
     version: str
     runs: int
+    replays: int = 0
 
 
 @event("task.advanced")

@@ -5,38 +5,51 @@ import contextlib
 import hashlib
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
-from ..eventstore.errors import EventStoreError, IdReusedError
+from ..eventstore.errors import (
+    BlobError,
+    EventStoreError,
+    IdReusedError,
+    KeyringError,
+    LogError,
+    PayloadError,
+    SchemaError,
+)
 from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
 from ..eventstore.verify import Cause
-from .activation import Activation, Fold, load
+from .activation import load
 from .agent import Agent, Capability
-from .agent_state import AGENT, MEMORY_LIMIT, AgentState
 from .cell import TaskCell
 from .decider import Decider, Reply, stream_of
-from .dj import Registry
+from .dj import Registry, TaskRow
 from .doorman import Doorman
-from .errors import CallError, DeadlineError, InputError, MailboxFullError, MovedError, SettledError
-from .events import Cancelled, Completed, Failed, Failure, Joined, Left, Registered, Remembered, Requested, Settled
+from .effects import Effects
+from .entities import Entities, entity_fold
+from .errors import CallError, DeadlineError, MailboxFullError, MovedError, SettledError
+from .events import Cancelled, Completed, Failed, Failure, Requested, Settled
 from .presence import Presence
-from .runtime import Runtime
+from .registrations import Registrations
+from .runtime import DEADLINE, Runtime
 from .task_state import TASK, TaskState
-from .watch import Watch
+from .watch import Calm, Watch
 
-EFFECTS = 32
-MAILBOX = 1_000
 CELLS = 20_000
+"""How many tasks may be live in one process."""
+PATIENCE = 2.0
+"""Seconds that another process has to record the request of a task that it has taken on."""
 _RECONCILE = 2.0
+_UNREADABLE = (SchemaError, PayloadError, BlobError, KeyringError, LogError)
 _log = logging.getLogger("agent_party")
 
 
 class Host:
-    """``wants`` says which tasks belong here, where several hosts share them out."""
+    """``wants`` says which tasks belong here, where several hosts share them out.
+
+    ``waiting_for``: for each unfinished task that was asked for here, what is lacking here to go on with it.
+    """
 
     def __init__(
         self,
@@ -51,14 +64,16 @@ class Host:
         self.runtime: Runtime | None = None
         self.agents: dict[str, Agent] = {}
         self.cells: dict[str, TaskCell] = {}
-        self.effects = asyncio.Semaphore(EFFECTS)
-        self._entities: dict[str, Activation[Any]] = {}
-        self._owned: dict[str, Activation[AgentState]] = {}
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._starting: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._waiting: dict[str, int] = {}
+        self.waiting_for: dict[str, str] = {}
+        self.effects = Effects()
+        self._entities = Entities(log, self.doorman, snapshots, self._lock)
+        self._registrations = Registrations(log, self.doorman, presence, snapshots, self._lock)
+        self._limits: dict[str, asyncio.Semaphore] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._aside: set[str] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._reconciler: asyncio.Task[None] | None = None
+        self._closed = False
         self.watch.on_inbox(self._inbox_grew)
 
     # Agents
@@ -67,40 +82,26 @@ class Host:
         """Bring code in. ``owner``: this process also writes the agents' own streams."""
         for agent in agents:
             self.agents[agent.name] = agent
+            self._limits.pop(agent.name, None)
             if owner:
-                await self._register(agent)
-        for cell in list(self.cells.values()):
-            cell.go()
+                await self._registrations.register(agent)
+        self._aside.clear()
         self.log.tail()
         await self.reconcile()
         if self._reconciler is None:
             self._reconciler = asyncio.get_running_loop().create_task(self._keep_reconciling())
 
-    async def _register(self, agent: Agent) -> None:
-        activation: Activation[AgentState] = Activation(self.log, AGENT, agent.stream, self.snapshots)
-        await activation.start(self.doorman.writer)
-        self._owned[agent.name] = activation
-        schemas = {
-            name: agent.capabilities[name].schema() if name in agent.capabilities else {} for name in agent.names()
-        }
-        registered = Registered(agent.version, schemas, agent.description, agent.approval, agent.concurrency)
-        known = activation.state.registered == registered
-        gone = [Left(host) for host in activation.state.hosts if not self.presence.alive(host)]
-        joined = Joined(self.presence.holder)
-        await activation.record([*gone, joined] if known else [registered, *gone, joined])
-
     async def leave(self) -> None:
         """Let all agents go; what they were doing is passivated where it stands."""
-        if self._reconciler:
-            self._reconciler.cancel()
-            await asyncio.wait([self._reconciler])
-            self._reconciler = None
+        background = [*self._background, *([self._reconciler] if self._reconciler else [])]
+        self._reconciler = None
+        for work in background:
+            work.cancel()
+        if background:
+            await asyncio.wait(background)
         await asyncio.gather(*(cell.close() for cell in list(self.cells.values())))
         self.cells.clear()
-        for activation in self._owned.values():
-            with contextlib.suppress(CallError, EventStoreError):
-                await activation.record([Left(self.presence.holder)])
-        self._owned.clear()
+        await self._registrations.leave()
         self.agents.clear()
 
     def handler_for(self, state: TaskState) -> tuple[Agent, Capability] | None:
@@ -111,33 +112,22 @@ class Host:
                 return agent, capability
         return None
 
-    def slot(self, agent: Agent) -> asyncio.Semaphore:
+    def limit(self, agent: Agent) -> asyncio.Semaphore:
         """The agent's limit on tasks at once."""
-        return self._slots.setdefault(agent.name, asyncio.Semaphore(agent.concurrency))
+        return self._limits.setdefault(agent.name, asyncio.Semaphore(agent.concurrency))
 
     async def recall(self, agent: str, key: str) -> bytes | None:
         """What an agent remembers under a key, packed."""
-        if owned := self._owned.get(agent):
-            return owned.state.memory.get(key)
-        if self.runtime and agent not in self.agents:
+        if self.runtime and not self._registrations.owns(agent):
             return await self.runtime.recall(agent, key)
-        folded = await load(self.log, AGENT, stream_of("agent", agent), snapshots=self.snapshots)
-        return folded.state.memory.get(key)
+        return await self._registrations.recall(agent, key)
 
     async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
         """Have an agent remember."""
-        owned = self._owned.get(agent)
-        if owned is None:
-            assert self.runtime is not None
+        if self.runtime and not self._registrations.owns(agent):
             await self.runtime.remember(agent, key, value, command_id)
-            return
-
-        def decide(state: AgentState) -> list[Remembered]:
-            if len(state.memory) >= MEMORY_LIMIT and key not in state.memory:
-                raise InputError(f"agent {agent} remembers {MEMORY_LIMIT:,} things already: forget some first")
-            return [Remembered(key, value)]
-
-        await owned.command(command_id, msgspec.msgpack.encode((key, value)), decide)
+        else:
+            await self._registrations.remember(agent, key, value, command_id)
 
     # Tasks
 
@@ -149,43 +139,86 @@ class Host:
             await self.start_task(task, requested, cause)
 
     async def start_task(self, task: str, requested: Requested, cause: Cause | None = None) -> None:
-        """Start a task here, unless it is finished or lives in another process."""
-        cell = self.cells.get(task) or await self.activate(task, new=True)
-        if cell is None:
-            await self._check_same(task, requested)
+        """Start a task here, unless it is finished or lives in another process. The request is on the log then."""
+        loop, stream = asyncio.get_running_loop(), stream_of("task", task)
+        began = loop.time()
+        while loop.time() < began + DEADLINE:
+            late = loop.time() > began + PATIENCE
+            cell = self.cells.get(task) or await self.activate(task, new=True, steal=late)
+            if cell is None:
+                if await self._is_same(task, requested):
+                    return
+                await self.watch.beyond(stream, 0, PATIENCE)
+                continue
+            try:
+                await cell.request(requested, cause)
+            except MovedError:
+                cell.drop()
+                continue
+            finally:
+                await self._go(cell)
             return
-        await cell.request(requested, cause)
-        cell.go()
+        raise DeadlineError(f"task {task} is not on the log after {DEADLINE:g} s: ask again with the same id")
 
-    async def _check_same(self, task: str, requested: Requested) -> None:
+    async def _is_same(self, task: str, requested: Requested) -> bool:
+        """Whether a task is on the log; `IdReusedError` if it is another one."""
         state = (await load(self.log, TASK, stream_of("task", task), snapshots=self.snapshots)).state
-        if (state.capability, state.input) != (requested.capability, requested.input):
+        if state.status and (state.capability, state.input) != (requested.capability, requested.input):
             raise IdReusedError(f"task/{task}", task)
+        return bool(state.status)
 
-    async def activate(self, task: str, *, new: bool = False) -> TaskCell | None:
-        """Make a task live here; None if it is finished, unknown, or lives in a process that is alive."""
+    async def activate(self, task: str, *, new: bool = False, steal: bool = False) -> TaskCell | None:
+        """Make a task live here; None if it is finished, unknown, or lives in a process that is alive.
+
+        ``new``: it may be unknown. ``steal``: an unknown one may also be taken from a process that only began it.
+        """
         async with self._lock(task):
             if task in self.cells:
                 return self.cells[task]
             stream = stream_of("task", task)
-            holder = await self.doorman.holder_of(stream)
-            if (holder is None and not new) or (holder not in (None, self.presence.holder) and self._lives(holder)):
+            known, holder = (await self.log.state(stream)).revision, await self.doorman.holder_of(stream)
+            if not known and holder is None and not new:
+                return None
+            elsewhere = holder not in (None, self.presence.holder) and self._lives(holder)
+            if (elsewhere and (known or not steal)) or (known and await self._end_of(stream)):
                 return None
             if len(self.cells) >= CELLS:
                 raise MailboxFullError(f"this host runs {CELLS:,} tasks already: wait for some to finish, or add hosts")
             cell = TaskCell(self, task)
-            if holder is not None and await self._finished(stream):
-                return None
             await cell.start()
+            if cell.state.finished:
+                return None
             self.cells[task] = cell
-        await cell.read_inbox()
+        try:
+            await cell.read_inbox()
+        except EventStoreError as error:
+            _log.warning("the inbox of task %s cannot be read: %s", task, error)
         return cell
 
-    async def _finished(self, stream: str) -> bool:
+    async def _go(self, cell: TaskCell) -> None:
+        """Run a cell's handler, if its code is here; else let the task go, for whoever has it."""
+        if cell.closed:
+            return
+        state = cell.state
+        if state.finished or not state.status:
+            self.ran(cell)
+        elif found := self.handler_for(state):
+            self.waiting_for.pop(cell.id, None)
+            cell.go(*found)
+        else:
+            who = f"agent {state.agent}" if state.agent else "an agent"
+            self.waiting_for[cell.id] = f"{who} with capability {state.capability} to join"
+            with contextlib.suppress(MovedError):
+                await cell.release()
+
+    async def _end_of(self, stream: str) -> Completed | Failed | Cancelled | None:
+        """What a task came to: the last event of its stream, if it has come to something."""
         revision = (await self.log.state(stream)).revision
         async for commit in self.log.read(stream, max(1, revision), lenient=True):
-            return any(isinstance(event, Completed | Failed | Cancelled) for event in commit.events)
-        return False
+            for event in commit.events:
+                if isinstance(event, Completed | Failed | Cancelled):
+                    return event
+        return None
 
     def _lives(self, holder: bytes | None) -> bool:
         return holder is not None and self.presence.alive(holder)
@@ -194,6 +227,10 @@ class Host:
         """A cell's handler has ended, one way or another: the cell is passivated."""
         if self.cells.get(cell.id) is cell:
             del self.cells[cell.id]
+
+    def set_aside(self, task: str) -> None:
+        """A task cannot go on with the code that is here: it is not tried again until code joins."""
+        self._aside.add(task)
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
         """Cancel a task, here or where the runtime finds it."""
@@ -209,39 +246,66 @@ class Host:
         if cell:
             with contextlib.suppress(SettledError):
                 await cell.cancel(by, reason)
-            self.ran(cell)
 
     async def outcome(self, task: str, wait: int) -> Settled:
         """Wait for what a task comes to, wherever it runs."""
-        stream, revision = stream_of("task", task), 0
+        stream, revision, calm = stream_of("task", task), 0, Calm()
         while True:
-            await self.watch.beyond(stream, revision, 3600)
-            async for commit in self.log.read(stream, revision + 1):
-                revision = commit.revision
-                for event in commit.events:
-                    match event:
-                        case Completed():
-                            return Settled(wait, event.result)
-                        case Failed():
-                            return Settled(wait, failure=event.failure)
-                        case Cancelled():
-                            text = f"task {task} was cancelled by {event.by}"
-                            return Settled(wait, failure=Failure("TaskCancelledError", text))
+            await calm.wait()
+            if await self.watch.beyond(stream, revision, 3600):
+                revision = (await self.log.state(stream)).revision
+                match await self._end_of(stream):
+                    case Completed(result=result):
+                        return Settled(wait, result)
+                    case Failed(failure=failure):
+                        return Settled(wait, failure=failure)
+                    case Cancelled(by=by):
+                        text = f"task {task} was cancelled by {by}"
+                        return Settled(wait, failure=Failure("TaskCancelledError", text))
 
     def _inbox_grew(self, stream: str) -> None:
-        live = [self.cells.get(stream.removeprefix("task/"))] if stream else list(self.cells.values())
-        for cell in live:
+        if self._closed or (stream and not stream.startswith("task/")):
+            return
+        task = stream.removeprefix("task/")
+        if stream and task not in self.cells:
+            self._spawn(self._wake(task))
+        for cell in [self.cells.get(task)] if stream else list(self.cells.values()):
             if cell:
                 self._spawn(cell.read_inbox())
 
+    async def _wake(self, task: str) -> None:
+        """Somebody has left something for a task that nobody may be running."""
+        if self.wants(task) and (cell := await self.activate(task)):
+            await self._go(cell)
+
+    # Supervision
+
     async def reconcile(self) -> None:
         """Activate the unfinished tasks that belong here and that nobody alive runs."""
-        for row in await self.registry.tasks(unfinished=True, limit=CELLS):
-            able = self.handler_for(TaskState(capability=row.capability, agent=row.agent))
-            if row.id not in self.cells and able and self.wants(row.id):
-                cell = await self.activate(row.id)
-                if cell:
-                    cell.go()
+        rows = await self.registry.tasks(unfinished=True, limit=CELLS)
+        unfinished = {row.id for row in rows}
+        self.waiting_for = {task: what for task, what in self.waiting_for.items() if task in unfinished}
+        for row in rows:
+            try:
+                await self._reconcile(row, unfinished)
+            except MailboxFullError:
+                return
+            except _UNREADABLE as error:
+                _log.warning("task %s cannot be read and is set aside until code joins: %s", row.id, error)
+                self._aside.add(row.id)
+            except (EventStoreError, CallError) as error:
+                _log.warning("task %s is set aside for now: %s", row.id, error)
+
+    async def _reconcile(self, row: TaskRow, unfinished: set[str]) -> None:
+        mine = row.id in self.cells or self.wants(row.id)
+        if not mine or row.id in self._aside:
+            return
+        if row.parent and row.parent not in unfinished and await self._end_of(stream_of("task", row.parent)):
+            await self.cancel_here(row.id, row.parent, f"its parent {row.parent} has ended")
+        elif row.id not in self.cells and self.handler_for(TaskState(capability=row.capability, agent=row.agent)):
+            cell = await self.activate(row.id)
+            if cell:
+                await self._go(cell)
 
     async def _keep_reconciling(self) -> None:
         while True:
@@ -250,6 +314,8 @@ class Host:
                 await self.reconcile()
             except (EventStoreError, CallError) as error:
                 _log.warning("reconciling is set aside: %s", error)
+            except Exception:
+                _log.exception("reconciling failed, by a fault of this program")
 
     # Entities
 
@@ -257,80 +323,37 @@ class Host:
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
     ) -> Reply[Any]:
         """Have an entity handle a command."""
-        stream = stream_of(decider.kind, name)
-        if self._waiting.get(stream, 0) >= MAILBOX:
-            raise MailboxFullError(f"{MAILBOX:,} commands wait for {stream}: retry later with the same id")
-        self._waiting[stream] = self._waiting.get(stream, 0) + 1
-        try:
-            async with asyncio.timeout(deadline):
-                return await self._send(decider, stream, command, command_id)
-        except TimeoutError:
-            raise DeadlineError(f"{stream} did not answer within {deadline:g} s: ask again with the same id") from None
-        finally:
-            self._waiting[stream] -= 1
-            if not self._waiting[stream]:
-                del self._waiting[stream]
-
-    async def _send(
-        self, decider: type[Decider[Any, Any, Any]], stream: str, command: Any, command_id: bytes
-    ) -> Reply[Any]:
-        request = self.log.codec.pack(command, f"a command to {stream}")
-        made = decider()
-        for _ in range(10):
-            activation = await self._entity(made, stream)
-            try:
-                events = await activation.command(command_id, request, lambda state: made.decide(command, state))
-                return Reply(activation.state, activation.folded.revision, events)
-            except MovedError:
-                self._entities.pop(stream, None)
-        raise MovedError(f"{stream} is taken over again and again by other processes: retry later with the same id")
-
-    async def _entity(self, decider: Decider[Any, Any, Any], stream: str) -> Activation[Any]:
-        async with self._lock(stream):
-            if stream not in self._entities:
-                for cls in decider.events:
-                    self.log.codec.add(cls)
-                if len(self._entities) >= CELLS:
-                    self._entities.pop(next(iter(self._entities))).snapshot()
-                activation: Activation[Any] = Activation(self.log, entity_fold(decider), stream, self.snapshots)
-                await activation.start(self.doorman.writer)
-                self._entities[stream] = activation
-            return self._entities[stream]
+        return await self._entities.send(decider, name, command, command_id, deadline)
 
     def _lock(self, name: str) -> asyncio.Lock:
-        lock = self._starting.get(name)
+        lock = self._locks.get(name)
         if lock is None:
-            lock = self._starting[name] = asyncio.Lock()
+            lock = self._locks[name] = asyncio.Lock()
         return lock
 
     def command_id(self, text: str) -> bytes:
         """A command id that is the same for the same text, on this log."""
         return hashlib.sha256(self.log.identity.log_id + text.encode()).digest()[:16]
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._noted(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    async def _noted(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (EventStoreError, CallError) as error:
+            _log.warning("work in the background is set aside: %s", error)
+        except Exception:
+            _log.exception("work in the background failed, by a fault of this program")
+
     async def close(self) -> None:
         """Passivate everything."""
+        self._closed = True
         await self.leave()
-        for activation in self._entities.values():
-            activation.snapshot()
-        self._entities.clear()
-        for task in list(self._background):
-            task.cancel()
+        self._entities.close()
         self.presence.close()
 
 
-def entity_fold(decider: Decider[Any, Any, Any]) -> Fold[Any]:
-    """The fold of an entity's stream."""
-
-    def evolve(state: Any, commit: Any) -> Any:
-        for event in commit.events:
-            state = decider.evolve(state, event)
-        return state
-
-    kind = type(decider.initial())
-    program = f"{decider.kind}/{decider.state_version}"
-    return Fold(decider.initial, evolve, kind if kind is not type(None) else Any, program)
+__all__ = ["Host", "entity_fold"]

@@ -15,6 +15,7 @@ class Presence:
 
     def __init__(self, folder: Path, holder: bytes) -> None:
         self.folder, self.holder = folder, holder
+        self._closed = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path(holder), os.O_RDWR | os.O_CREAT, 0o600)
@@ -28,11 +29,13 @@ class Presence:
             return True
         try:
             file = os.open(self._path(holder), os.O_RDWR)
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # it cannot be told: better to leave its tasks alone than to run them twice
+            return True
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not take each other for it
+        except OSError:
             return True
         else:
             self._path(holder).unlink(missing_ok=True)
@@ -42,8 +45,10 @@ class Presence:
 
     def close(self) -> None:
         """This process is gone, as far as the others care."""
-        self._path(self.holder).unlink(missing_ok=True)
-        os.close(self._file)
+        if not self._closed:
+            self._closed = True
+            self._path(self.holder).unlink(missing_ok=True)
+            os.close(self._file)
 
     def _path(self, holder: bytes) -> Path:
         return self.folder / holder.hex()

@@ -27,12 +27,16 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 class WaitState(msgspec.Struct):
-    """One wait. ``opened``: hash of the commit that opened it; ``settled`` is None while it is awaited."""
+    """One wait. ``opened``: hash of the commit that opened it, at ``revision`` as its event number ``index``;
+    ``taken``: see `Opened`; ``settled`` is None while it is awaited."""
 
     kind: WaitKind
     name: str
     input: bytes
     opened: bytes
+    revision: int
+    index: int
+    taken: list[int]
     settled: Settled | None = None
 
 
@@ -67,13 +71,13 @@ class TaskState(msgspec.Struct):
 
 def evolve(state: TaskState, commit: Commit) -> TaskState:
     """The state after a commit. The state is changed in place: a fold owns it, and copying would grow with the task."""
-    for event in commit.events:
-        _evolve(state, event, commit)
+    for index, event in enumerate(commit.events):
+        _evolve(state, event, commit, index)
     state.updated_at = commit.time
     return state
 
 
-def _evolve(state: TaskState, event: object, commit: Commit) -> None:
+def _evolve(state: TaskState, event: object, commit: Commit, index: int) -> None:
     match event:
         case Requested():
             state.status, state.capability, state.input = "requested", event.capability, event.input
@@ -83,7 +87,7 @@ def _evolve(state: TaskState, event: object, commit: Commit) -> None:
             state.status, state.agent, state.version, state.runs = "running", event.agent, event.version, event.runs
             state.failure = None
         case Advanced():
-            _advance(state, event, commit.hash)
+            _advance(state, event, commit, index)
         case Progressed():
             state.progress = event
         case Checkpointed():
@@ -98,9 +102,10 @@ def _evolve(state: TaskState, event: object, commit: Commit) -> None:
             state.status, state.cancelled = "cancelled", event
 
 
-def _advance(state: TaskState, event: Advanced, commit: bytes) -> None:
+def _advance(state: TaskState, event: Advanced, commit: Commit, index: int) -> None:
     for opened in event.opened:
-        state.waits.append(WaitState(opened.kind, opened.name, opened.input, commit))
+        place = (commit.hash, commit.revision, index)
+        state.waits.append(WaitState(opened.kind, opened.name, opened.input, *place, opened.taken))
         state.open.add(opened.wait)
     for settled in event.settled:
         state.waits[settled.wait].settled = settled

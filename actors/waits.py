@@ -5,41 +5,55 @@ opening is durable, so a crash leaves at most the effects in flight unknown, and
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
+from ..eventstore.errors import BlobError, PayloadError, SchemaError, StoreError
 from ..eventstore.reading import Commit
-from .errors import ReplayError
-from .events import Advanced, Opened, Settled, WaitKind
+from .errors import MovedError, SettledError
+from .events import Advanced, Opened, Progressed, Settled, WaitKind
+from .replay import Replay
 from .task_state import TaskState, WaitState
 
 ALONE_AFTER = 0.005
 """Seconds an outcome waits for company."""
+_AGAIN = 1.0
+_PIECE = 1024 * 1024
+T = TypeVar("T")
 
 Record = Callable[[Sequence[Any]], Awaitable[Commit]]
 
 
 class Waits:
-    """The waits of one run of a task's handler. ``state`` is the task's fold, which `record` moves on."""
+    """The waits of one run of a task's handler. ``state`` is the task's fold, which `record` moves on.
+
+    ``trouble`` is why the last commit could not be recorded, if it could not for a reason that is not the handler's.
+    """
 
     def __init__(self, state: TaskState, record: Record) -> None:
         self._state, self._record = state, record
+        self.replay = Replay(state.waits)
+        self.trouble: Exception | None = None
         self._next = 0
         self._before: list[Any] = []
         self._opening: list[Opened] = []
         self._settling: dict[int, Settled] = {}
+        self._taken: list[int] = []
         self._inbox = 0
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self._flushing: set[asyncio.Task[None]] = set()
+        self._commits: set[asyncio.Task[None]] = set()
         self._answers: dict[int, asyncio.Future[Settled]] = {}
+        self._stopped = False
         self.replayed = 0
 
-    def note(self, event: Any) -> None:
-        """An event that goes out with the next commit."""
+    def note(self, event: Any, *, soon: bool = True) -> None:
+        """An event that goes out with the next commit; ``soon``: at the latest in a few milliseconds."""
+        if isinstance(event, Progressed):
+            self._before = [kept for kept in self._before if not isinstance(kept, Progressed)]
         self._before.append(event)
-        self._soon()
+        if soon:
+            self._soon()
 
     async def enter(self, kind: WaitKind, name: str, given: bytes = b"\xc0") -> tuple[int, WaitState]:
         """Open the next wait, durably; or, on replay, the one that is recorded under its number.
@@ -53,6 +67,14 @@ class Waits:
         await self.flush()
         return number, self._state.waits[number]
 
+    async def take(self, number: int) -> None:
+        """Give a wait's outcome to the handler, now or when it is its turn; what is opened next may depend on it."""
+        if self.replay.takes(number):
+            await self.replay.turn(number)
+        else:
+            await self.replay.over()
+            self._taken.append(number)
+
     def value(self, name: str, make: Callable[[], bytes]) -> bytes:
         """A value from outside that is no effect (the time, chance): opened and settled at once, recorded soon."""
         number, recorded = self._open("value", name, b"\xc0")
@@ -63,19 +85,14 @@ class Waits:
         return settled.value
 
     def _open(self, kind: WaitKind, name: str, given: bytes) -> tuple[int, WaitState | None]:
+        if self._stopped or self._state.finished:
+            raise SettledError(f"the task has ended: it cannot await {kind} {name!r} any more")
         number, self._next = self._next, self._next + 1
-        if number < len(self._state.waits):
-            recorded = self._state.waits[number]
-            if (recorded.kind, recorded.name, recorded.input) != (kind, name, given):
-                same = "with another input" if (recorded.kind, recorded.name) == (kind, name) else ""
-                raise ReplayError(
-                    f"wait {number} is recorded as {recorded.kind} {recorded.name!r}, and the handler now asks for "
-                    f"{kind} {name!r} {same}".rstrip()
-                    + ": the code has changed, or does not do the same each time"
-                )
+        if recorded := self.replay.open(number, kind, name, given):
             self.replayed += recorded.settled is not None
             return number, recorded
-        self._opening.append(Opened(number, kind, name, given))
+        taken, self._taken = self._taken, []
+        self._opening.append(Opened(number, kind, name, given, taken))
         return number, None
 
     def settle(self, settled: Settled, inbox: int = 0) -> None:
@@ -83,7 +100,8 @@ class Waits:
         self._inbox = max(self._inbox, inbox)
         if not self.is_settled(settled.wait):
             self._settling[settled.wait] = settled
-            if answer := self._answers.pop(settled.wait, None):
+            answer = self._answers.pop(settled.wait, None)
+            if answer and not answer.done():
                 answer.set_result(settled)
         self._soon()
 
@@ -97,7 +115,10 @@ class Waits:
         recorded = self._settling.get(wait) or self._state.waits[wait].settled
         if recorded is not None:
             return recorded
-        return await self._answers.setdefault(wait, asyncio.get_running_loop().create_future())
+        answer = self._answers.get(wait)
+        if answer is None:
+            answer = self._answers[wait] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(answer)
 
     def read_inbox(self, revision: int) -> None:
         """The inbox was read this far, and nothing of it settles anything."""
@@ -105,42 +126,97 @@ class Waits:
         self._soon()
 
     async def flush(self, *after: Any) -> None:
-        """Commit what is waiting, then ``after``, as one commit."""
+        """Commit what is waiting, then ``after``, as one commit. Cancelling the caller does not stop the commit."""
+        commit = asyncio.get_running_loop().create_task(self._commit(after))
+        self._commits.add(commit)
+        commit.add_done_callback(self._committed)
+        await asyncio.shield(commit)
+
+    def _committed(self, commit: asyncio.Task[None]) -> None:
+        self._commits.discard(commit)
+        if not commit.cancelled() and isinstance(commit.exception(), StoreError):
+            self._soon(_AGAIN)
+
+    async def _commit(self, after: tuple[Any, ...]) -> None:
         async with self._lock:
+            if self._is_over(after):
+                return
             if self._timer:
                 self._timer.cancel()
                 self._timer = None
             before, self._before = self._before, []
             opening, self._opening = self._opening, []
-            settling, inbox = dict(self._settling), self._inbox if self._inbox > self._state.inbox else 0
-            advanced = [Advanced(list(settling.values()), opening, inbox)] if settling or opening or inbox else []
-            events = [*before, *advanced, *after]
+            settling = dict(self._settling)
+            inbox = self._inbox if self._inbox > self._state.inbox else 0
+            events = [*before, *_advanced(list(settling.values()), opening, inbox), *after]
+            if not events:
+                return
             try:
-                if events:
-                    await self._record(events)
-            except BaseException:
+                await self._record(events)
+            except BaseException as error:
                 self._before, self._opening = before + self._before, opening + self._opening
+                # What cannot be stored is the handler's affair, and nothing was written; the rest is not.
+                if isinstance(error, Exception) and not isinstance(error, PayloadError | SchemaError | BlobError):
+                    self.trouble = error
                 raise
+            self.trouble = None
             for wait in settling:
                 del self._settling[wait]
 
-    def _soon(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(ALONE_AFTER, self._flush_alone)
+    def _is_over(self, after: tuple[Any, ...]) -> bool:
+        """Whether the task has ended, and there is nothing that would have to be refused for it."""
+        if self.trouble and not isinstance(self.trouble, StoreError):
+            raise MovedError(f"this run of the task is over: {self.trouble}") from self.trouble
+        if self._stopped:
+            raise MovedError("this run of the task is over: resolve it again")
+        if self._state.finished and (after or self._opening):
+            raise SettledError(f"the task is {self._state.status} already")
+        return self._state.finished
+
+    def _soon(self, seconds: float = ALONE_AFTER) -> None:
+        if self._timer is None and not self._stopped:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_alone)
 
     def _flush_alone(self) -> None:
-        self._timer = None
-        task = asyncio.get_running_loop().create_task(self._quietly())
-        self._flushing.add(task)
-        task.add_done_callback(self._flushing.discard)
-
-    async def _quietly(self) -> None:
         # A failure here shows again at the next commit, which has a caller to hear it.
-        with contextlib.suppress(Exception):
-            await self.flush()
+        self._timer = None
+        if not self._stopped and not self._state.finished:
+            commit = asyncio.get_running_loop().create_task(self._commit(()))
+            self._commits.add(commit)
+            commit.add_done_callback(self._committed)
 
     def stop(self) -> None:
-        """Forget the timer; what is not committed is not."""
+        """Nothing more is committed; what is not committed by now is not."""
+        self._stopped = True
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+    async def idle(self) -> None:
+        """Wait for the commits that are on their way."""
+        while self._commits:
+            await asyncio.wait(self._commits)
+            await asyncio.sleep(0)
+
+
+def _advanced(settled: list[Settled], opened: list[Opened], inbox: int) -> list[Advanced]:
+    """The events for these waits: one, or several where it would be too large; then openings come first."""
+    size = sum(len(one.value) for one in settled) + sum(len(one.input) for one in opened)
+    if size <= _PIECE:
+        return [Advanced(settled, opened, inbox)] if settled or opened or inbox else []
+    smallest_first = sorted(settled, key=lambda one: len(one.value))
+    events = [Advanced([], list(piece), 0) for piece in _pieces(opened, lambda one: len(one.input))]
+    events += [Advanced(list(piece), [], 0) for piece in _pieces(smallest_first, lambda one: len(one.value))]
+    return [*events, Advanced([], [], inbox)] if inbox else events
+
+
+def _pieces(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Runs of items of no more than `_PIECE` together, or of one that is larger."""
+    start = total = 0
+    for n, item in enumerate(items):
+        if n > start and total + size(item) > _PIECE:
+            yield items[start:n]
+            start, total = n, 0
+        total += size(item)
+    if items:
+        yield items[start:]

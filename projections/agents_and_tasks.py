@@ -30,15 +30,19 @@ def _task(name: str, event: Any, key: str, commit: Commit) -> Iterable[Write]:
         parent = event.parent.task if event.parent else ""
         fields = {"capability": event.capability, "agent": event.agent, "created": commit.time, "parent": parent}
         yield Put("task", key, {"status": "requested", **fields})
-        yield Put("open-task", key, {"capability": event.capability})
+        yield Put("open-task", key, {"capability": event.capability, "agent": event.agent})
     elif name == "task.started":
         yield Put("task", key, {"status": "running", "agent": event.agent, "runs": event.runs})
+        yield Put("open-task", key, {"agent": event.agent})
     elif name == "task.advanced":
+        values = {opened.wait for opened in event.opened if opened.kind == "value"}  # settled where they are opened
         for opened in event.opened:
-            yield Put("task", key, {f"open.{opened.wait}": opened.kind})
+            if opened.wait not in values:
+                yield Put("task", key, {f"open.{opened.wait}": opened.kind})
         for settled in event.settled:
-            yield Put("task", key, {f"open.{settled.wait}": None})
-            yield Add("task", key, "settled", 1)
+            if settled.wait not in values:
+                yield Put("task", key, {f"open.{settled.wait}": None})
+                yield Add("task", key, "settled", 1)
     elif name == "task.progressed":
         yield Put("task", key, {"done": event.done, "total": event.total})
     elif name in ("task.completed", "task.failed", "task.cancelled", "task.stopped"):

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
-from ..eventstore.errors import StoreError
+from ..eventstore.backends.index_file import Row
+from ..eventstore.errors import BlobError, EventStoreError, PayloadError, StoreError
 from ..eventstore.log import Log
 from .projection import Projection, Put, Sizes, Views, Write
 
@@ -24,18 +26,44 @@ class Worker:
         async with self._turn:
             sizes = await self._start()
             while rows := self._log.after(sizes, BATCH):
-                commits = await self._log.commits(rows, lenient=True)
-                after = dict(sizes)
-                writes: list[Write] = []
-                for commit in commits:
-                    after[commit.slice] = commit.position + 1
-                    try:
-                        writes += self.projection.writes(commit)
-                    except Exception as error:  # a poisoned commit must not stop the projection
-                        writes.append(self._dead_letter(commit.stream, commit.revision, commit.hash, error))
-                done = await self.views.apply(self.projection, sizes, after, writes)
-                sizes = after if done else await self._start()
+                sizes = await self._project(sizes, rows)
             return sizes
+
+    async def _project(self, sizes: Sizes, rows: Sequence[Row]) -> Sizes:
+        """Apply what these records change, all at once; one by one where something is wrong with one of them."""
+        try:
+            commits = await self._log.commits(rows, lenient=True)
+            made = [(row, list(self.projection.writes(commit))) for row, commit in zip(rows, commits, strict=True)]
+            return await self._apply(sizes, made)
+        except EventStoreError as error:
+            if not isinstance(error, PayloadError | BlobError):
+                raise
+        except Exception:  # whose fault it is shows one by one
+            pass
+        for row in rows:
+            before = sizes
+            sizes = await self._project_one(sizes, row)
+            if sizes != {**before, row.part: row.position + 1}:  # another worker was faster
+                break
+        return sizes
+
+    async def _project_one(self, sizes: Sizes, row: Row) -> Sizes:
+        try:
+            (commit,) = await self._log.commits([row], lenient=True)
+            return await self._apply(sizes, [(row, list(self.projection.writes(commit)))])
+        except EventStoreError as error:
+            if not isinstance(error, PayloadError | BlobError):
+                raise
+            return await self._apply(sizes, [(row, [self._dead_letter(row, error)])])
+        except Exception as error:  # a poisoned commit must not stop the projection
+            return await self._apply(sizes, [(row, [self._dead_letter(row, error)])])
+
+    async def _apply(self, sizes: Sizes, made: list[tuple[Row, list[Write]]]) -> Sizes:
+        after, writes = dict(sizes), list[Write]()
+        for row, new in made:
+            after[row.part] = row.position + 1
+            writes += new
+        return after if await self.views.apply(self.projection, sizes, after, writes) else await self._start()
 
     async def _start(self) -> Sizes:
         """The stored checkpoint; of a log that is shorter than that, everything is projected anew."""
@@ -47,11 +75,11 @@ class Worker:
                 return {}
         return sizes
 
-    def _dead_letter(self, stream: str, revision: int, commit: bytes, error: Exception) -> Put:
-        reason = f"{type(error).__name__}"
-        _log.warning("%s cannot project %s revision %d: %s", self.projection.name, stream, revision, reason)
-        fields = {"projection": self.projection.name, "stream": stream, "revision": revision, "reason": reason}
-        return Put(DEAD_LETTERS, f"{self.projection.name}/{commit.hex()}", fields)
+    def _dead_letter(self, row: Row, error: Exception) -> Put:
+        stream, reason = row.stream.decode(), type(error).__name__
+        _log.warning("%s cannot project %s revision %d: %s", self.projection.name, stream, row.revision, reason)
+        fields = {"projection": self.projection.name, "stream": stream, "revision": row.revision, "reason": reason}
+        return Put(DEAD_LETTERS, f"{self.projection.name}/{row.commit.hex()}", fields)
 
     async def rebuild(self) -> str:
         """Forget everything and project anew. Returns the hash of the result."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ...eventstore.backends.sqlite_errors import translated
+from ...eventstore.backends.sqlite_errors import begin_wal, translated
 from ..projection import Projection, Sizes, Write
 from .views_memory import Documents, apply_to, digest_of
 
@@ -17,22 +17,38 @@ CREATE TABLE IF NOT EXISTS document (projection TEXT, view TEXT, key TEXT, field
     PRIMARY KEY (projection, view, key)) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS document_view ON document (view, key);
 CREATE TABLE IF NOT EXISTS checkpoint (projection TEXT PRIMARY KEY, version INTEGER, sizes BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS source (one INTEGER PRIMARY KEY CHECK (one = 1), log BLOB) STRICT;
 """
 _SIZES = msgspec.msgpack.Decoder(dict[int, int])
 _FIELDS = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class SqliteViews:
-    """See the module's text."""
+    """``log``: which log they are views of; those of another one are thrown away. So is a file that is damaged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log: bytes = b"") -> None:
         self.path = path
         with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            try:
+                self._open(log)
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                    raise
+                self._db.close()
+                for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+                    name.unlink(missing_ok=True)
+                self._open(log)
+
+    def _open(self, log: bytes) -> None:
+        self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        begin_wal(self._db, "NORMAL")
+        self._db.executescript(_SCHEMA)
+        with self._transaction():
+            if self._db.execute("SELECT log FROM source").fetchone() != (log,):
+                for table in ("document", "checkpoint"):
+                    self._db.execute(f"DELETE FROM {table}")
+                self._db.execute("INSERT OR REPLACE INTO source VALUES (1, ?)", (log,))
 
     async def checkpoint(self, projection: Projection) -> Sizes:
         with translated(self.path):
@@ -100,7 +116,8 @@ class SqliteViews:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled it back already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")

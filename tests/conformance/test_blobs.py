@@ -1,0 +1,132 @@
+"""The contract of blobs. A backend adds a class with two fixtures: the blobs, and how to damage one."""
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent_party.eventstore import blobs as blobs_module
+from agent_party.eventstore.backends.blob_folder import FolderBlobs
+from agent_party.eventstore.backends.blob_memory import MemoryBlobs
+from agent_party.eventstore.blobs import Blobs
+from agent_party.eventstore.errors import BlobError, StoreError, StoreFullError, StoreReadOnlyError
+
+Damage = Callable[[bytes], None]
+
+
+def name_of(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+class BlobsContract:
+    @pytest.fixture
+    def blobs(self, tmp_path: Path) -> Blobs:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def damage(self, blobs: Blobs) -> Damage:
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("content", [b"", b"x", bytes(200_000)], ids=["empty", "one byte", "200 kB"])
+    async def test_what_was_put_is_got(self, blobs: Blobs, content: bytes) -> None:
+        name = name_of(content)
+        assert not await blobs.has(name)
+        await blobs.put(name, content)
+        assert await blobs.has(name)
+        assert await blobs.get(name) == content
+        assert [n async for n in blobs.names()] == [name]
+
+    async def test_putting_again_is_nothing(self, blobs: Blobs) -> None:
+        await asyncio.gather(*(blobs.put(name_of(b"same"), b"same") for _ in range(10)))
+        assert [n async for n in blobs.names()] == [name_of(b"same")]
+
+    async def test_a_missing_blob_says_so(self, blobs: Blobs) -> None:
+        with pytest.raises(BlobError, match=name_of(b"never").hex()):
+            await blobs.get(name_of(b"never"))
+
+    async def test_a_damaged_blob_is_not_given_out(self, blobs: Blobs, damage: Damage) -> None:
+        await blobs.put(name_of(b"content"), b"content")
+        damage(name_of(b"content"))
+        with pytest.raises(BlobError, match="damaged"):
+            await blobs.get(name_of(b"content"))
+
+    async def test_putting_the_right_bytes_mends_a_damaged_blob(self, blobs: Blobs, damage: Damage) -> None:
+        await blobs.put(name_of(b"content"), b"content")
+        damage(name_of(b"content"))
+        await blobs.put(name_of(b"content"), b"content")
+        assert await blobs.get(name_of(b"content")) == b"content"
+
+    async def test_bytes_under_another_name_are_refused(self, blobs: Blobs) -> None:
+        with pytest.raises(BlobError):
+            await blobs.put(name_of(b"a"), b"b")
+        assert not await blobs.has(name_of(b"a"))
+
+    async def test_the_limit_is_a_limit(self, blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(blobs_module, "MAX_BLOB", 1_000)
+        await blobs.put(name_of(bytes(1_000)), bytes(1_000))
+        with pytest.raises(BlobError, match="in parts"):
+            await blobs.put(name_of(bytes(1_001)), bytes(1_001))
+        assert not await blobs.has(name_of(bytes(1_001)))
+
+
+class TestMemoryBlobs(BlobsContract):
+    @pytest.fixture
+    def blobs(self, tmp_path: Path) -> Blobs:
+        return MemoryBlobs()
+
+    @pytest.fixture
+    def damage(self, blobs: Blobs) -> Damage:
+        assert isinstance(blobs, MemoryBlobs)
+        return lambda name: blobs.contents.update({name: b"other"})
+
+
+class TestFolderBlobs(BlobsContract):
+    @pytest.fixture
+    def blobs(self, tmp_path: Path) -> Blobs:
+        return FolderBlobs(tmp_path / "blobs")
+
+    @pytest.fixture
+    def damage(self, blobs: Blobs) -> Damage:
+        assert isinstance(blobs, FolderBlobs)
+
+        def tear(name: bytes) -> None:
+            blobs.path(name).write_bytes(b"torn")
+
+        return tear
+
+    async def test_a_name_never_shows_half_a_blob(self, blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever step fails, the name is not there, and nothing is left lying about."""
+        assert isinstance(blobs, FolderBlobs)
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "a failing disk")
+
+        steps: list[tuple[object, str]] = [(os, "fsync"), (Path, "rename")]
+        for owner, step in steps:
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, step, fail)
+                with pytest.raises(StoreError, match="failing disk"):
+                    await blobs.put(name_of(b"content"), b"content")
+            assert not await blobs.has(name_of(b"content"))
+            assert list(blobs.folder.glob("??/.*")) == []
+        await blobs.put(name_of(b"content"), b"content")
+
+    @pytest.mark.parametrize(
+        ("code", "error"),
+        [(errno.ENOSPC, StoreFullError), (errno.EROFS, StoreReadOnlyError), (errno.EACCES, StoreReadOnlyError)],
+    )
+    async def test_a_full_disk_and_a_read_only_one_say_so(
+        self, blobs: Blobs, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", fail)
+            with pytest.raises(error):
+                await blobs.put(name_of(b"content"), b"content")
+        assert not await blobs.has(name_of(b"content"))

@@ -1,0 +1,258 @@
+"""A world in memory for tests of agents and tasks: a tape that outlives its processes, which can be killed at will.
+
+A killed process is one whose tape, from one moment to the next, does not answer any more: nothing it does afterwards
+reaches the log. Its lock on the presence file is gone, and its tasks are cancelled without being given a chance.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent_party.actors.activation import load
+from agent_party.actors.agent import Agent
+from agent_party.actors.doorman import Doorman
+from agent_party.actors.events import CORE, Requested, Stated
+from agent_party.actors.host import Host
+from agent_party.actors.packing import pack_input
+from agent_party.actors.presence import Presence
+from agent_party.actors.statements import Decision, Statement, sign
+from agent_party.actors.task_state import TASK, TaskState
+from agent_party.cluster.wiring import ViewRegistry
+from agent_party.eventstore.ambient import Ambient, System
+from agent_party.eventstore.backends.blob_memory import MemoryBlobs
+from agent_party.eventstore.backends.memory import MemoryTape
+from agent_party.eventstore.codec import Codec
+from agent_party.eventstore.founding import open_log
+from agent_party.eventstore.keyring import Keyring
+from agent_party.eventstore.log import Log
+from agent_party.eventstore.reading import Commit
+from agent_party.eventstore.snapshots import Snapshots
+from agent_party.eventstore.tape import Attempt, Entry
+from agent_party.eventstore.verify import Identity
+from agent_party.projections.agents_and_tasks import AgentsAndTasks
+from agent_party.projections.backends.views_memory import MemoryViews
+from agent_party.projections.worker import Worker
+
+T = TypeVar("T")
+DEADLINE = 10.0
+
+
+async def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
+    """What ``condition`` gives once it is true; it is asked again and again until the deadline."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline
+    while True:
+        found = condition()
+        if value := await found if inspect.isawaitable(found) else found:
+            return value
+        assert loop.time() < end, "the condition did not come true in time"
+        await asyncio.sleep(0.002)
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A folder for a test, in memory where there is such a place: these tests are not about the disk."""
+    fast = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=fast if os.access(fast, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+class ProcessTape:
+    """One process's way to the tape, until it is dead."""
+
+    lanes = 1
+    conditional = True
+
+    def __init__(self, tape: MemoryTape) -> None:
+        self._tape = tape
+        self.dead = False
+        self.appends = 0
+        self.before_append: Callable[[int], None] = lambda n: None
+        self.after_append: Callable[[int], None] = lambda n: None
+
+    async def _answer(self, value: T) -> T:
+        if self.dead:
+            await asyncio.Event().wait()
+        return value
+
+    async def identity(self) -> Identity | None:
+        return await self._answer(await self._tape.identity())
+
+    async def found(self, log: Identity) -> None:
+        await self._tape.found(log)
+
+    async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
+        self.appends += 1
+        self.before_append(self.appends)
+        await self._answer(None)
+        attempt = await self._tape.append(lane, records, after)
+        self.after_append(self.appends)
+        return await self._answer(attempt)
+
+    async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
+        return await self._answer(await self._tape.read(lane, after, limit))
+
+    async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
+        return await self._answer(await self._tape.fetch(lane, places))
+
+    async def wait(self, lane: int, after: int, timeout: float) -> None:
+        await self._answer(None)
+        await self._tape.wait(lane, after, timeout)
+
+    async def close(self) -> None:
+        return
+
+
+class Process:
+    """A host over the world's tape, as if it were alone in its process."""
+
+    def __init__(self, world: "World", tape: ProcessTape, log: Log, own: Path) -> None:
+        self.world, self.tape, self.log = world, tape, log
+        self.presence = Presence(world.folder / "hosts", os.urandom(16))
+        self.snapshots = Snapshots(world.folder / "snapshots.db", log.identity.log_id, log.keys, log.ambient)
+        self.worker = Worker(log, AgentsAndTasks(), MemoryViews())
+        self.registry = ViewRegistry(self.worker, self.worker.views, self.presence)
+        self.host = Host(log, self.registry, self.presence, self.snapshots)
+        self.doorman = Doorman(log, self.presence.holder)
+
+    async def ask(self, task: str, capability: str, *, agent: str = "", within: float = 0, **given: Any) -> str:
+        """Ask for a task under an id of the caller's choice."""
+        await self.host.place(task, Requested(capability, pack_input(given, "input"), agent, by="ada", within=within))
+        return task
+
+    async def state(self, task: str, at: int | None = None) -> TaskState:
+        await self.log.refresh()
+        return (await load(self.log, TASK, f"task/{task}", snapshots=None, at=at)).state
+
+    async def finished(self, task: str, deadline: float = DEADLINE) -> TaskState:
+        """The state that a task has come to."""
+
+        await until(lambda: self.host._end_of(f"task/{task}"), deadline)
+        return await self.state(task)
+
+    async def commits(self, stream: str) -> list[Commit]:
+        await self.log.refresh()
+        return [commit async for commit in self.log.read(stream, lenient=True)]
+
+    async def opened(self, task: str, name: str) -> int:
+        """The number of an open wait, once it is there."""
+
+        async def find() -> list[int]:
+            state = await self.state(task)
+            return [number + 1 for number in state.open if state.waits[number].name == name]
+
+        found: list[int] = await until(find)
+        return found[0] - 1
+
+    async def statement(
+        self, task: str, wait: int, decision: Decision = "approve", person: str = "ada", **changed: Any
+    ) -> Stated:
+        """A signed statement about what a task shows; ``changed``: other fields than the true ones."""
+        state = await self.state(task)
+        key = self.log.keyring.person(person)
+        fields: dict[str, Any] = {"opened": b"", "name": "", "shown": b""}
+        if wait >= 0:
+            shown = state.waits[wait]
+            fields = {"opened": shown.opened, "name": shown.name, "shown": shown.input}
+        fields |= {"log": self.log.identity.log_id, "person": person, "key": key.public, "task": task, "note": ""}
+        return sign(Statement(wait=wait, decision=decision, time=0, **{**fields, **changed}), key)
+
+    async def leave(self, task: str, *events: Any) -> None:
+        """Leave events in a task's inbox."""
+        inbox = f"inbox/task/{task}"
+        writer = await self.doorman.writer(inbox)
+        revision = (await self.log.state(inbox)).revision
+        await self.log.append(writer, events, expected=revision)
+        await self.doorman.release(writer)
+
+    async def decide(self, task: str, name: str, decision: Decision = "approve", **changed: Any) -> None:
+        """Sign about an open approval, and leave it in the inbox."""
+        await self.leave(task, await self.statement(task, await self.opened(task, name), decision, **changed))
+
+    def die(self) -> None:
+        """From now on nothing that this process does has any effect on the world."""
+        if not self.tape.dead:
+            self.tape.dead = True
+            os.close(self.presence._file)
+            self.presence._closed = True
+
+    async def close(self) -> None:
+        if self.tape.dead:
+            return
+        await self.host.close()
+        self.snapshots.close()
+        await self.log.close()
+
+
+class World:
+    """What survives: the tape, the blobs, the keyring, the presence files, the snapshots."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.tape, self.blobs = folder, MemoryTape(), MemoryBlobs()
+        self.keyring = Keyring(folder / "state")
+        self._numbers = itertools.count()
+        self.processes: list[Process] = []
+
+    async def process(self, *agents: Agent, ambient: Ambient | None = None, events: Sequence[type] = CORE) -> Process:
+        """Start a process that has these agents' code."""
+        tape, own = ProcessTape(self.tape), self.folder / f"process-{next(self._numbers)}"
+        log = await open_log(
+            tape,
+            self.keyring,
+            journal="memory",
+            index=own / "index.db",
+            blobs=self.blobs,
+            codec=Codec(events),
+            slices=2,
+            ambient=ambient or System(),
+        )
+        process = Process(self, tape, log, own)
+        self.processes.append(process)
+        if agents:
+            await process.host.join(agents)
+        return process
+
+    async def kill(self, process: Process) -> None:
+        """End a process, with nothing of it left to run."""
+        process.die()
+        mine = _tasks_of(process)
+        for task in mine:
+            task.cancel()
+        if mine:
+            await asyncio.wait(mine, timeout=2)
+
+
+def _tasks_of(process: Process) -> list[asyncio.Task[Any]]:
+    host = process.host
+    tasks: list[Any] = [*host._background, host._reconciler, *process.log._tails]
+    for cell in host.cells.values():
+        tasks += [cell._run, *cell.waits._commits]
+        cell.waits.stop()
+    return [task for task in tasks if task is not None and task is not asyncio.current_task()]
+
+
+@contextlib.asynccontextmanager
+async def a_world() -> AsyncIterator[World]:
+    """A world; at the end, its processes that live are closed, and nothing is left running."""
+    with folder() as path:
+        world = World(path)
+        before = asyncio.all_tasks()
+        try:
+            yield world
+        finally:
+            for process in world.processes:
+                await process.close()
+            left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=2)
+            for process in world.processes:
+                process.log.keys.close()
+                process.snapshots.close()

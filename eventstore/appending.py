@@ -25,7 +25,7 @@ _HEALINGS = 3
 
 
 class Appended(NamedTuple):
-    """An acknowledged commit: revision (0 for a control commit), hash, slice, position and time (as it stands in the record)."""
+    """An acknowledged commit: revision (0 for a control commit), hash, slice, position, and the time in the record."""
 
     revision: int
     commit: bytes
@@ -49,7 +49,18 @@ class Pending:
         self.basis: tuple[StreamState, SliceState] | None = None
         self.sent = False
         self.done: asyncio.Future[Appended | None] = asyncio.get_running_loop().create_future()
-        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._told: asyncio.Future[None] | None = None
+
+    async def told(self) -> None:
+        """Wait until it is resolved, or for `tell`. Cancelling this cancels the wait only."""
+        if not self.done.done():
+            self._told = asyncio.get_running_loop().create_future()
+            await self._told
+
+    def tell(self) -> None:
+        """Have whoever waits look again."""
+        if self._told and not self._told.done():
+            self._told.set_result(None)
 
     def fail(self, error: BaseException) -> None:
         """Resolve with an error, unless resolved. One that does not say what became of the record means unknown."""
@@ -60,11 +71,14 @@ class Pending:
             unknown.__cause__ = error
             error = unknown
         self.done.set_exception(error)
+        self.done.exception()  # its caller may be gone: that is no exception which nobody looked at
+        self.tell()
 
     def succeed(self, appended: Appended | None) -> None:
         """Resolve as acknowledged, unless resolved."""
         if not self.done.done():
             self.done.set_result(appended)
+            self.tell()
 
 
 class Appender:

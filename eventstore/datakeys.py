@@ -11,11 +11,13 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .backends.sqlite_errors import begin_wal, translated
+from .backends.sqlite_errors import prepared, translated
 from .commit import DataKey
 from .errors import DataKeyMissingError, WrongKeyError
 
 _CACHE = 50_000
+_SCHEMA = """CREATE TABLE IF NOT EXISTS data_key (id BLOB PRIMARY KEY, subject TEXT UNIQUE NOT NULL,
+    wrapped BLOB NOT NULL) STRICT, WITHOUT ROWID"""
 
 
 class DataKeys:
@@ -29,12 +31,8 @@ class DataKeys:
             existed = path.exists()
             if not existed:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            begin_wal(self._db, "FULL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS data_key (id BLOB PRIMARY KEY, subject TEXT UNIQUE NOT NULL,"
-                " wrapped BLOB NOT NULL) STRICT, WITHOUT ROWID"
-            )
+            db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db = prepared(db, "FULL", _SCHEMA)
 
     def of_subject(self, subject: str) -> DataKey:
         """The subject's key; made, and durable, at first use."""

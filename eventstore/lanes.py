@@ -40,6 +40,7 @@ class Lanes:
         self._healing = asyncio.Lock()
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._doubts: dict[str, Pending] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def start(self, check: Callable[[Index], None]) -> None:
@@ -63,32 +64,63 @@ class Lanes:
         name, loop = stream.encode(errors="replace"), asyncio.get_running_loop()
         if len(name) > MAX_STREAM or not STREAM.fullmatch(name):
             raise EventStoreError(f"{stream!r} is no stream name: use kind/name, at most 200 letters, digits, . _ ~ -")
-        until, turn = loop.time() + deadline, self._turns.setdefault(stream, asyncio.Lock())
-        try:
-            async with asyncio.timeout_at(until):
-                await turn.acquire()
-        except TimeoutError:
-            raise StoreBusyError(f"earlier appends on {stream} are not done; nothing of this one was written") from None
+        until = loop.time() + deadline
+        turn = await self._turn(stream, until)
         try:
             await self._resolve(stream, name, until)
             if self._closed:
                 raise StoreError("the log is closed")
             pending = Pending(name, prepare, until)
             self.of(name).submit(pending)
-            return await self._answer(stream, pending, until + GRACE)
+            return await self._answer(stream, pending)
         finally:
             turn.release()
 
-    async def _answer(self, stream: str, pending: Pending, until: float) -> Appended | None:
+    async def _turn(self, stream: str, until: float) -> asyncio.Lock:
+        """The stream's lock, held."""
+        turn = self._turns.get(stream)
+        if turn is None:  # nobody has it or waits for it, so that neither does this
+            turn = self._turns[stream] = asyncio.Lock()
+            await turn.acquire()
+            return turn
+        try:
+            async with asyncio.timeout_at(until):
+                await turn.acquire()
+        except TimeoutError:
+            raise StoreBusyError(f"earlier appends on {stream} are not done; nothing of this one was written") from None
+        return turn
+
+    async def _answer(self, stream: str, pending: Pending) -> Appended | None:
         """What became of an append; if that is not known yet, the next one on the stream will find out first."""
         self._doubts[stream] = pending
-        pending.done.add_done_callback(lambda _: self._found_out(stream, pending))
-        await asyncio.wait([pending.done], timeout=until - asyncio.get_running_loop().time())
+        self._tell_by(pending.deadline + GRACE)
+        try:
+            await pending.told()
+        finally:
+            if pending.done.done():
+                self._found_out(stream, pending)
+            else:
+                pending.done.add_done_callback(lambda _: self._found_out(stream, pending))
         if not pending.done.done():
             if pending.sent and pending.built:
                 raise UnknownOutcomeError(stream, pending.built.commit)
             pending.fail(StoreBusyError(f"the store did not answer in time for {stream}; nothing was written"))
         return pending.done.result()
+
+    def _tell_by(self, until: float) -> None:
+        """Have those who wait for longer than they may look at the clock: one timer for all of them."""
+        if self._timer is None or until < self._timer.when():
+            if self._timer:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(until, self._tell_late)
+
+    def _tell_late(self) -> None:
+        self._timer, now = None, asyncio.get_running_loop().time()
+        for pending in self._doubts.values():
+            if pending.deadline + GRACE <= now:
+                pending.tell()
+            else:
+                self._tell_by(pending.deadline + GRACE)
 
     def _found_out(self, stream: str, pending: Pending) -> None:
         unknown = not pending.done.cancelled() and isinstance(pending.done.exception(), UnknownOutcomeError)
@@ -155,6 +187,8 @@ class Lanes:
 
     def close(self) -> None:
         """Let go of the index."""
+        if self._timer:
+            self._timer.cancel()
         self.index.close()
 
     def _over(self, index: Index) -> list[Appender]:

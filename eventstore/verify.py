@@ -10,6 +10,7 @@ Sources: RFC 8032 (Ed25519), RFC 6962 section 2.1 (Merkle tree), RFC 5869 (HKDF,
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import re
@@ -26,8 +27,7 @@ FORMATS = frozenset({0})
 MAX_RECORD, MAX_EVENTS, MAX_ATTACHMENTS, MAX_GRANTS, MAX_ISSUERS = 1_000_000, 1_000, 16, 256, 64
 MAX_STREAM, MAX_TYPE, MAX_META = 200, 64, 4_096
 (DATA, CONTROL), (OWNER, WRITER), (PLAIN, AES_GCM) = (1, 2), (1, 2), (0, 1)
-ZERO = bytes(32)
-EXPORT_MAGIC = b"agent-party export 0\n"
+ZERO, EXPORT_MAGIC = bytes(32), b"agent-party export 0\n"
 
 STREAM = re.compile(rb"[a-z][a-z0-9-]{0,31}(/[A-Za-z0-9._~-]{1,64}){1,6}", re.ASCII)
 EVENT_TYPE = re.compile(rb"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+", re.ASCII)
@@ -36,6 +36,7 @@ SLICE_CONTROLS = {b"certify": 32, b"revoke": 32, b"upgrade": 1}  # type → leng
 CONTROLS = SLICE_CONTROLS | {b"grant": 49, b"fence": 32, b"erase": 16}
 
 FIXED = struct.Struct(">BBHQHQ32s32s32s16s32s")
+AFTER_TYPE = {b"\0": struct.Struct(">HB0s0sIB"), b"\1": struct.Struct(">HB16s32sIB")}  # by cipher suite
 COMMIT_TAG, SIGN_TAG, EVENT_TAG, LOG_TAG, SLICE_TAG, GENESIS_TAG = (
     f"agent-party {tag}\0".encode() for tag in ("commit", "sign", "event", "log", "slice", "genesis")
 )
@@ -66,6 +67,7 @@ def identity(root: bytes, slices: int, nonce: bytes) -> Identity:
     return Identity(root, slices, nonce, sha256(LOG_TAG, root, b"\1", struct.pack(">I", slices), nonce))
 
 
+@functools.lru_cache(10_000)
 def slice_of(log: Identity, stream: bytes) -> int:
     """The slice a stream lives in: by hash, but for ``keys/N``, which lives in slice N."""
     if named := SLICE_STREAM.fullmatch(stream):
@@ -88,10 +90,10 @@ def signature_holds(key: bytes, message: bytes, signature: bytes) -> bool:
 
 def tree_root(leaves: Sequence[bytes]) -> bytes:
     """The RFC 6962 tree hash over these leaves, of which there is at least one."""
-    if len(leaves) == 1:
-        return sha256(b"\0", leaves[0])
-    left = 1 << (len(leaves) - 1).bit_length() - 1
-    return sha256(b"\1", tree_root(leaves[:left]), tree_root(leaves[left:]))
+    nodes = [hashlib.sha256(b"\0" + leaf).digest() for leaf in leaves]
+    while len(nodes) > 1:  # pair neighbours; an odd one at the end goes up as it is
+        nodes = [sha256(b"\1", *nodes[i : i + 2]) for i in range(0, len(nodes) - 1, 2)] + nodes[len(nodes) & ~1 :]
+    return nodes[0]
 
 
 class Cause(NamedTuple):
@@ -156,17 +158,19 @@ class _Reader:
         self.data, self.at = data, at
 
     def take(self, size: int) -> bytes:
-        end = self.at + size
-        if end > len(self.data):
-            raise Malformed(f"ends at byte {len(self.data)} where {end} are needed")
-        part, self.at = self.data[self.at : end], end
-        return part
+        start, self.at = self.at, self.at + size
+        if self.at > len(self.data):
+            raise Malformed(f"ends at byte {len(self.data)} where {self.at} are needed")
+        return self.data[start : self.at]
 
     def number(self, width: int) -> int:
         return int.from_bytes(self.take(width))
 
+    def counted(self, width: int) -> bytes:
+        return self.take(width + int.from_bytes(self.data[self.at : self.at + width]))[width:]
+
     def stream(self) -> bytes:
-        name = self.take(self.number(1))
+        name = self.counted(1)
         if len(name) > MAX_STREAM or not STREAM.fullmatch(name):
             raise Malformed("a stream name outside the grammar")
         return name
@@ -183,10 +187,9 @@ def parse_header(data: bytes) -> Header:
     form, kind, _, revision, count = (fixed := FIXED.unpack_from(data))[:5]
     if form not in FORMATS:
         raise Malformed(f"format {form}, which this reader does not know")
-    if kind not in (DATA, CONTROL) or not 1 <= count <= MAX_EVENTS:
-        raise Malformed("a kind or an event count that does not exist")
-    if (kind == CONTROL and (revision or count != 1)) or (kind == DATA and not revision):
-        raise Malformed("a revision or a count that its kind cannot have")
+    most = MAX_EVENTS if kind == DATA else 1
+    if kind not in (DATA, CONTROL) or not 1 <= count <= most or (kind == DATA) != (revision > 0):
+        raise Malformed("a kind that does not exist, or a revision or an event count that it cannot have")
     read = _Reader(data, FIXED.size)
     stream, flags = read.stream(), read.number(1)
     if flags & ~0b111111 or (kind == CONTROL and flags & 0b110000):
@@ -196,7 +199,7 @@ def parse_header(data: bytes) -> Header:
     authority = read.take(32) if flags & 4 else b""
     cause = Cause(read.stream(), read.number(8), read.number(2), read.take(32)) if flags & 8 else None
     salt = read.take(32) if flags & 16 else b""
-    meta = read.take(read.number(2)) if flags & 32 else b""
+    meta = read.counted(2) if flags & 32 else b""
     read.end()
     if flags & 32 and not 1 <= len(meta) <= MAX_META:
         raise Malformed("sealed metadata that is empty or too long")
@@ -207,26 +210,26 @@ def parse(raw: bytes) -> Record:
     """Decode a record's frame and header; the body is decoded by `parse_body`, once the cheap tests are passed."""
     if len(raw) > MAX_RECORD:
         raise Malformed(f"a record of {len(raw)} bytes, over the limit of {MAX_RECORD}")
-    read = _Reader(raw)
-    head, signature, body = read.take(read.number(2)), read.take(64), read.take(read.number(4))
-    read.end()
-    return Record(raw, parse_header(head), signature, body, hashlib.sha256(COMMIT_TAG + head).digest())
+    signed = 2 + int.from_bytes(raw[:2])
+    rest, head = signed + 68, raw[2:signed]
+    if len(raw) < rest or len(raw) - rest != int.from_bytes(raw[rest - 4 : rest]):
+        raise Malformed("a record that its parts do not fill exactly")
+    return Record(raw, parse_header(head), raw[signed : signed + 64], raw[rest:], sha256(COMMIT_TAG, head))
 
 
 def parse_event_header(data: bytes) -> Event:
     """Decode an event header strictly; the payload is empty."""
     read = _Reader(data)
-    flags, kind = read.number(1), read.take(read.number(1))
-    schema, suite = read.number(2), read.number(1)
-    if flags & ~0b11 or suite not in (PLAIN, AES_GCM) or not schema:
-        raise Malformed("event flags, a suite or a schema version that do not exist")
+    flags, kind = read.number(1), read.counted(1)
+    form = AFTER_TYPE.get(data[read.at + 2 : read.at + 3])
+    if flags & ~0b11 or not form:
+        raise Malformed("event flags or a cipher suite that do not exist")
+    schema, suite, key_id, commitment, length, attached = form.unpack(read.take(form.size))
     if len(kind) > MAX_TYPE or not (EVENT_TYPE.fullmatch(kind) or kind in CONTROLS):
         raise Malformed("an event type outside the grammar")
-    key_id, commitment = (read.take(16), read.take(32)) if suite == AES_GCM else (b"", b"")
-    length, attached = read.number(4), read.number(1)
-    if attached > MAX_ATTACHMENTS:
-        raise Malformed("too many attachments")
-    attachments = tuple(read.take(32) for _ in range(attached))
+    if not schema or attached > MAX_ATTACHMENTS:
+        raise Malformed("schema version 0, or too many attachments")
+    attachments = tuple([read.take(32) for _ in range(attached)]) if attached else ()
     fields = read.take(32) if flags & 2 else b""
     read.end()
     return Event(kind, schema, suite, key_id, commitment, length, bool(flags & 1), attachments, fields, b"")
@@ -236,15 +239,15 @@ def parse_body(record: Record) -> tuple[list[Event], bytes]:
     """The events of a record and the root of the tree over them, computed from the bytes."""
     read, events, leaves, control = _Reader(record.body), [], [], record.header.kind == CONTROL
     for _ in range(record.header.events):
-        event = parse_event_header(head := read.take(read.number(2)))
+        event = parse_event_header(head := read.counted(2))
         if control and (len(head) != 10 + len(kind := event.type) or head[0] or CONTROLS.get(kind) != event.length):
             raise Malformed("a control event that is not plain, or of another length than its type has")
         if control != (event.type in CONTROLS):
             raise Malformed("a control type in a data commit, or the reverse")
         payload = read.take(32 if event.in_blobs else event.length)
         content = payload if event.in_blobs else hashlib.sha256(payload).digest()
-        leaves.append(sha256(EVENT_TAG, len(head).to_bytes(2), head, content))
-        events.append(event._replace(payload=payload))
+        leaves.append(hashlib.sha256(EVENT_TAG + len(head).to_bytes(2) + head + content).digest())
+        events.append(Event._make((*event[:-1], payload)))
     read.end()
     return events, tree_root(leaves)
 
@@ -283,8 +286,8 @@ def judge(log: Identity, part: SliceState, state: StreamState, record: Record, *
 
     ``own``: this process signed these very bytes a moment ago, so their signature, and only that, is taken as read.
     """
-    header, control = record.header, record.header.kind == CONTROL
-    after, part_after, finding, events = state, part, "", list[Event]()
+    header, control, after, part_after, finding = record.header, record.header.kind == CONTROL, state, part, ""
+    events: list[Event] = []
     held = part.issuers.get(header.grant, b"") if control else state.grants.get(header.grant, (0, b""))[1]
     key = log.root if control and header.grant == ZERO else held
     if header.log_id != log.log_id:
@@ -315,8 +318,7 @@ def judge(log: Identity, part: SliceState, state: StreamState, record: Record, *
 
 def _obey(part: SliceState, state: StreamState, record: Record, event: Event) -> tuple[str, StreamState, SliceState]:
     """What a control commit changes, or why it may not."""
-    header, kind, payload = record.header, event.type, event.payload
-    grants, issuers = state.grants, part.issuers
+    header, kind, payload, grants, issuers = record.header, event.type, event.payload, state.grants, part.issuers
     of_slice, of_inbox = bool(SLICE_STREAM.fullmatch(header.stream)), header.stream.startswith(b"inbox/")
     allowed = (kind in SLICE_CONTROLS) == of_slice and (header.grant == ZERO or not of_slice)
     if kind == b"fence" and allowed:  # whatever the head is, and without moving it

@@ -20,7 +20,7 @@ from ..errors import StoreBusyError, StoreError, StoreFullError, StoreReadOnlyEr
 from ..tape import Entry
 from ..tree import Tree
 from ..verify import SliceState, StreamState
-from .sqlite_errors import begin_wal, translate
+from .sqlite_errors import prepared, translate
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (part INTEGER, position INTEGER, lane INTEGER NOT NULL, place INTEGER NOT NULL,
@@ -76,9 +76,8 @@ class IndexFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _turn(path):
-                self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-                begin_wal(self._db, "NORMAL")
-                self._db.executescript(_SCHEMA)
+                db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+                self._db = prepared(db, "NORMAL", _SCHEMA)
         except sqlite3.Error as error:
             raise self._trouble(error) from error
         except OSError as error:

@@ -17,10 +17,13 @@ from typing import TypeVar
 from ..errors import CorruptLogError, LogRolledBack, StoreCorruptError, StoreError, WrongLogError
 from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed, identity
-from .sqlite_errors import begin_wal, translate, translated
+from .sqlite_errors import prepared, translate, translated
 
-_PARTY = """CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
-    root BLOB, slices INTEGER, nonce BLOB) STRICT"""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
+    root BLOB, slices INTEGER, nonce BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS tape (place INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT;
+"""
 _POLL = 0.02
 _BETWEEN = 10_000
 Connect = Callable[[Path], sqlite3.Connection]
@@ -48,11 +51,7 @@ class SqliteTape:
         self._reading = ThreadPoolExecutor(1, "tape-reader")
 
     def _open(self) -> sqlite3.Connection:
-        db = self._connect(self.path)
-        begin_wal(db, "FULL")
-        db.execute(_PARTY)
-        db.execute("CREATE TABLE IF NOT EXISTS tape (place INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT")
-        return db
+        return prepared(self._connect(self.path), "FULL", _SCHEMA)
 
     async def identity(self) -> Identity | None:
         row = await self._read(lambda db: db.execute("SELECT root, slices, nonce FROM party").fetchone())

@@ -40,6 +40,18 @@ def translated(path: Path) -> Iterator[None]:
         raise StoreReadOnlyError(f"{path}: {error.strerror}") from error
 
 
+def prepared(db: sqlite3.Connection, synchronous: str, schema: str) -> sqlite3.Connection:
+    """A connection with write-ahead logging and its tables; closed if it cannot have them."""
+    try:
+        begin_wal(db, synchronous)
+        for statement in filter(str.strip, schema.split(";")):
+            db.execute(statement)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def begin_wal(db: sqlite3.Connection, synchronous: str, patience: float = 30.0) -> None:
     """Set a connection to write-ahead logging. SQLite's own patience does not cover the switch of a new file."""
     deadline = time.monotonic() + patience

@@ -146,6 +146,7 @@ class Appender:
         for pending in group:
             pending.sent = True
         try:
+            self._index.make_room()
             await self.bind()
             attempt = await self._tape.append(self.lane, raws, self.seen)
             placed = attempt.placed

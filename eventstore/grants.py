@@ -4,6 +4,7 @@ Certificates and revocations stand in every slice, because acceptance uses only 
 """
 
 import asyncio
+from collections.abc import Collection
 
 from .commit import SigningKey
 from .errors import GrantEndedError, WrongKeyError
@@ -55,6 +56,16 @@ class Issuer:
         """A fresh key, in memory only, and its grant."""
         key = SigningKey.from_seed(self._log.ambient.random(32))
         return Writer(stream, key, await self.grant(stream, key.public, holder=holder))
+
+    async def successor(self, stream: str, grants: Collection[bytes], *, holder: bytes = bytes(16)) -> Writer | None:
+        """As `writer`, for an owner, but only if just these grants are in force when it takes over; else None."""
+        owner = SigningKey.from_seed(self._log.ambient.random(32))
+        key, certificate = await self._issuing(stream)
+        payload, seen = bytes([OWNER]) + owner.public + holder, set(grants)
+        appended = await self._log.append_control(
+            stream, b"grant", payload, key, grant=certificate, skip=lambda state: set(state.grants) != seen
+        )
+        return Writer(stream, owner, appended.commit) if appended else None
 
     async def fence(self, stream: str, grant: bytes) -> None:
         """End a grant whatever the stream's head is; nothing happens if it has ended already."""

@@ -140,9 +140,14 @@ class Index:
         """Accepted records of each slice that has any."""
         return {number: tree.size for number, (_, tree) in self.parts.items()}
 
+    def make_room(self) -> None:
+        """Write what is new if that is much. Whoever appends asks first: here a full disk has done no harm yet."""
+        if len(self._rows) >= FLUSH_ROWS:
+            self.flush()
+
     def take(self, lane: int, entry: Entry, *, own: bool = False) -> Taken:
         """Judge the next entry of a lane. On a store of accepted records only, another one is `CorruptLogError`."""
-        if len(self._rows) >= FLUSH_ROWS:
+        if len(self._rows) >= 2 * FLUSH_ROWS:
             self.flush()
         taken = self._judge(lane, entry, own)
         if taken.finding and self._accepted_only:

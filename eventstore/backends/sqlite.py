@@ -10,7 +10,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from ..errors import CorruptLogError, LogRolledBack, StoreCorruptError, StoreErr
 from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed, identity
 from .sqlite_errors import prepared, translate, translated
+from .thread import Thread
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -47,8 +47,7 @@ class SqliteTape:
             _make_folder(path.parent)
             self._writer, self._reader = self._open(), self._open()
         self._stale = False
-        self._writing = ThreadPoolExecutor(1, "tape-writer")
-        self._reading = ThreadPoolExecutor(1, "tape-reader")
+        self._writing, self._reading = Thread("tape-writer"), Thread("tape-reader")
 
     def _open(self) -> sqlite3.Connection:
         return prepared(self._connect(self.path), "FULL", _SCHEMA)
@@ -95,15 +94,15 @@ class SqliteTape:
             await asyncio.sleep(min(_POLL, left))
 
     async def close(self) -> None:
-        for pool, db in ((self._writing, self._writer), (self._reading, self._reader)):
-            await asyncio.get_running_loop().run_in_executor(pool, db.close)
-            pool.shutdown(wait=False)
+        for thread, db in ((self._writing, self._writer), (self._reading, self._reader)):
+            await thread.run(db.close)
+            thread.close()
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writing, self._translated, work, True)
+        return await self._writing.run(lambda: self._translated(work, True))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self._translated, work, False)
+        return await self._reading.run(lambda: self._translated(work, False))
 
     def _translated(self, work: Callable[[sqlite3.Connection], T], writing: bool) -> T:
         with translated(self.path):

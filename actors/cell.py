@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -66,9 +66,9 @@ class TaskCell:
         """Whether the handler still goes over what was recorded before."""
         return self.waits.replay.running
 
-    async def start(self) -> None:
-        """Take the stream over and load it."""
-        await self.activation.start(self.host.doorman.writer)
+    async def start(self, grants: Collection[bytes]) -> None:
+        """Take the stream over and load it; `MovedError` if other grants than these are in force by then."""
+        await self.activation.start(lambda stream: self.host.doorman.successor(stream, grants))
         self.waits = Waits(self.state, self.activation.record)
 
     async def request(self, requested: Requested, cause: Cause | None) -> None:

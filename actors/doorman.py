@@ -1,11 +1,13 @@
 """The Doorman: who may do what. For now: which process may write which stream, and whose key a person's is."""
 
+from collections.abc import Collection
+
 from ..eventstore.ambient import readable_id
 from ..eventstore.commit import SigningKey
 from ..eventstore.errors import KeyringError
 from ..eventstore.grants import Issuer
 from ..eventstore.log import Log, Writer
-from .errors import StatementError
+from .errors import MovedError, StatementError
 
 _HOLDERS = 50_000
 
@@ -20,6 +22,13 @@ class Doorman:
     async def writer(self, stream: str) -> Writer:
         """A fresh key, in this process's memory only, and the grant that lets it write the stream."""
         return await self.issuer.writer(stream, holder=self.holder)
+
+    async def successor(self, stream: str, grants: Collection[bytes]) -> Writer:
+        """The same, if just these grants are in force on the stream; else `MovedError`: another was faster."""
+        writer = await self.issuer.successor(stream, grants, holder=self.holder)
+        if writer is None:
+            raise MovedError(f"{stream} was taken over by another process just now: resolve it again")
+        return writer
 
     async def holder_of(self, stream: str) -> bytes | None:
         """The process that owns a stream, by the name in its grant; None if nobody does."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..eventstore.codec import event_type
 from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
 from .activation import Activation, Fold
@@ -92,7 +93,9 @@ def entity_fold(decider: Decider[Any, Any, Any]) -> Fold[Any]:
             state = decider.evolve(state, event)
         return state
 
-    program = f"{decider.kind}/{decider.state_version}"
+    # A program with other events, or other versions of them, must not skip what it could not read.
+    marks = sorted((mark.name.decode(), mark.version) for mark in map(event_type, decider.events))
+    program = "/".join([decider.kind, str(decider.state_version), *(f"{name}:{version}" for name, version in marks)])
     return Fold(decider.initial, evolve, _state_type(decider), program, trusted=False)
 
 

@@ -5,18 +5,10 @@ import contextlib
 import hashlib
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..eventstore.errors import (
-    BlobError,
-    EventStoreError,
-    IdReusedError,
-    KeyringError,
-    LogError,
-    PayloadError,
-    SchemaError,
-)
+from ..eventstore.errors import EventStoreError, IdReusedError
 from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
 from ..eventstore.verify import Cause
@@ -24,24 +16,24 @@ from .activation import load
 from .agent import Agent, Capability
 from .cell import TaskCell
 from .decider import Decider, Reply, stream_of
-from .dj import Registry, TaskRow
+from .dj import Registry
 from .doorman import Doorman
 from .effects import Effects
 from .entities import Entities, entity_fold
-from .errors import CallError, DeadlineError, MailboxFullError, MovedError, SettledError
+from .errors import DeadlineError, MailboxFullError, MovedError, SettledError
 from .events import Cancelled, Completed, Failed, Failure, Requested, Settled
 from .presence import Presence
 from .registrations import Registrations
 from .runtime import DEADLINE, Runtime
+from .supervisor import Supervisor
 from .task_state import TASK, TaskState
 from .watch import Calm, Watch
 
 CELLS = 20_000
 """How many tasks may be live in one process."""
+_TRIES = 10
 PATIENCE = 2.0
 """Seconds that another process has to record the request of a task that it has taken on."""
-_RECONCILE = 2.0
-_UNREADABLE = (SchemaError, PayloadError, BlobError, KeyringError, LogError)
 _log = logging.getLogger("agent_party")
 
 
@@ -70,11 +62,7 @@ class Host:
         self._registrations = Registrations(log, self.doorman, presence, snapshots, self._lock)
         self._limits: dict[str, asyncio.Semaphore] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._aside: set[str] = set()
-        self._background: set[asyncio.Task[Any]] = set()
-        self._reconciler: asyncio.Task[None] | None = None
-        self._closed = False
-        self.watch.on_inbox(self._inbox_grew)
+        self._supervisor = Supervisor(self)
 
     # Agents
 
@@ -85,20 +73,12 @@ class Host:
             self._limits.pop(agent.name, None)
             if owner:
                 await self._registrations.register(agent)
-        self._aside.clear()
         self.log.tail()
-        await self.reconcile()
-        if self._reconciler is None:
-            self._reconciler = asyncio.get_running_loop().create_task(self._keep_reconciling())
+        await self._supervisor.start()
 
     async def leave(self) -> None:
         """Let all agents go; what they were doing is passivated where it stands."""
-        background = [*self._background, *([self._reconciler] if self._reconciler else [])]
-        self._reconciler = None
-        for work in background:
-            work.cancel()
-        if background:
-            await asyncio.wait(background)
+        await self._supervisor.stop()
         await asyncio.gather(*(cell.close() for cell in list(self.cells.values())))
         self.cells.clear()
         await self._registrations.leave()
@@ -156,7 +136,7 @@ class Host:
                 cell.drop()
                 continue
             finally:
-                await self._go(cell)
+                await self.go(cell)
             return
         raise DeadlineError(f"task {task} is not on the log after {DEADLINE:g} s: ask again with the same id")
 
@@ -175,18 +155,14 @@ class Host:
         async with self._lock(task):
             if task in self.cells:
                 return self.cells[task]
-            stream = stream_of("task", task)
-            known, holder = (await self.log.state(stream)).revision, await self.doorman.holder_of(stream)
-            if not known and holder is None and not new:
+            for _ in range(_TRIES):
+                with contextlib.suppress(MovedError):
+                    cell = await self._take(task, new, steal)
+                    break
+                await self.log.refresh()
+            else:
                 return None
-            elsewhere = holder not in (None, self.presence.holder) and self._lives(holder)
-            if (elsewhere and (known or not steal)) or (known and await self._end_of(stream)):
-                return None
-            if len(self.cells) >= CELLS:
-                raise MailboxFullError(f"this host runs {CELLS:,} tasks already: wait for some to finish, or add hosts")
-            cell = TaskCell(self, task)
-            await cell.start()
-            if cell.state.finished:
+            if cell is None:
                 return None
             self.cells[task] = cell
         try:
@@ -195,7 +171,23 @@ class Host:
             _log.warning("the inbox of task %s cannot be read: %s", task, error)
         return cell
 
-    async def _go(self, cell: TaskCell) -> None:
+    async def _take(self, task: str, new: bool, steal: bool) -> TaskCell | None:
+        """Take a task over, if nobody alive has it; `MovedError` if somebody took it meanwhile."""
+        stream = stream_of("task", task)
+        state, holder = await self.log.state(stream), await self.doorman.holder_of(stream)
+        known = state.revision
+        if not known and holder is None and not new:
+            return None
+        elsewhere = holder not in (None, self.presence.holder) and self.lives(holder)
+        if (elsewhere and (known or not steal)) or (known and await self.end_of(stream)):
+            return None
+        if len(self.cells) >= CELLS:
+            raise MailboxFullError(f"this host runs {CELLS:,} tasks already: wait for some to finish, or add hosts")
+        cell = TaskCell(self, task)
+        await cell.start(state.grants)
+        return None if cell.state.finished else cell
+
+    async def go(self, cell: TaskCell) -> None:
         """Run a cell's handler, if its code is here; else let the task go, for whoever has it."""
         if cell.closed:
             return
@@ -211,7 +203,7 @@ class Host:
             with contextlib.suppress(MovedError):
                 await cell.release()
 
-    async def _end_of(self, stream: str) -> Completed | Failed | Cancelled | None:
+    async def end_of(self, stream: str) -> Completed | Failed | Cancelled | None:
         """What a task came to: the last event of its stream, if it has come to something."""
         revision = (await self.log.state(stream)).revision
         async for commit in self.log.read(stream, max(1, revision), lenient=True):
@@ -220,7 +212,8 @@ class Host:
                     return event
         return None
 
-    def _lives(self, holder: bytes | None) -> bool:
+    def lives(self, holder: bytes | None) -> bool:
+        """Whether the process that a grant names is alive."""
         return holder is not None and self.presence.alive(holder)
 
     def ran(self, cell: TaskCell) -> None:
@@ -230,7 +223,7 @@ class Host:
 
     def set_aside(self, task: str) -> None:
         """A task cannot go on with the code that is here: it is not tried again until code joins."""
-        self._aside.add(task)
+        self._supervisor.aside.add(task)
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
         """Cancel a task, here or where the runtime finds it."""
@@ -254,7 +247,7 @@ class Host:
             await calm.wait()
             if await self.watch.beyond(stream, revision, 3600):
                 revision = (await self.log.state(stream)).revision
-                match await self._end_of(stream):
+                match await self.end_of(stream):
                     case Completed(result=result):
                         return Settled(wait, result)
                     case Failed(failure=failure):
@@ -263,59 +256,9 @@ class Host:
                         text = f"task {task} was cancelled by {by}"
                         return Settled(wait, failure=Failure("TaskCancelledError", text))
 
-    def _inbox_grew(self, stream: str) -> None:
-        if self._closed or (stream and not stream.startswith("task/")):
-            return
-        task = stream.removeprefix("task/")
-        if stream and task not in self.cells:
-            self._spawn(self._wake(task))
-        for cell in [self.cells.get(task)] if stream else list(self.cells.values()):
-            if cell:
-                self._spawn(cell.read_inbox())
-
-    async def _wake(self, task: str) -> None:
-        """Somebody has left something for a task that nobody may be running."""
-        if self.wants(task) and (cell := await self.activate(task)):
-            await self._go(cell)
-
-    # Supervision
-
     async def reconcile(self) -> None:
         """Activate the unfinished tasks that belong here and that nobody alive runs."""
-        rows = await self.registry.tasks(unfinished=True, limit=CELLS)
-        unfinished = {row.id for row in rows}
-        self.waiting_for = {task: what for task, what in self.waiting_for.items() if task in unfinished}
-        for row in rows:
-            try:
-                await self._reconcile(row, unfinished)
-            except MailboxFullError:
-                return
-            except _UNREADABLE as error:
-                _log.warning("task %s cannot be read and is set aside until code joins: %s", row.id, error)
-                self._aside.add(row.id)
-            except (EventStoreError, CallError) as error:
-                _log.warning("task %s is set aside for now: %s", row.id, error)
-
-    async def _reconcile(self, row: TaskRow, unfinished: set[str]) -> None:
-        mine = row.id in self.cells or self.wants(row.id)
-        if not mine or row.id in self._aside:
-            return
-        if row.parent and row.parent not in unfinished and await self._end_of(stream_of("task", row.parent)):
-            await self.cancel_here(row.id, row.parent, f"its parent {row.parent} has ended")
-        elif row.id not in self.cells and self.handler_for(TaskState(capability=row.capability, agent=row.agent)):
-            cell = await self.activate(row.id)
-            if cell:
-                await self._go(cell)
-
-    async def _keep_reconciling(self) -> None:
-        while True:
-            await asyncio.sleep(_RECONCILE)
-            try:
-                await self.reconcile()
-            except (EventStoreError, CallError) as error:
-                _log.warning("reconciling is set aside: %s", error)
-            except Exception:
-                _log.exception("reconciling failed, by a fault of this program")
+        await self._supervisor.reconcile()
 
     # Entities
 
@@ -335,22 +278,9 @@ class Host:
         """A command id that is the same for the same text, on this log."""
         return hashlib.sha256(self.log.identity.log_id + text.encode()).digest()[:16]
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._noted(work))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _noted(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except (EventStoreError, CallError) as error:
-            _log.warning("work in the background is set aside: %s", error)
-        except Exception:
-            _log.exception("work in the background failed, by a fault of this program")
-
     async def close(self) -> None:
         """Passivate everything."""
-        self._closed = True
+        self._supervisor.closed = True
         await self.leave()
         self._entities.close()
         self.presence.close()

@@ -73,3 +73,11 @@ def person_of(stated: Stated) -> str:
         return msgspec.msgpack.decode(stated.statement, type=Statement).person
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StatementError(f"not a statement: {error}") from error
+
+
+def says_cancel(stated: Stated) -> bool:
+    """Whether a statement asks for a cancellation, before anything is checked."""
+    try:
+        return msgspec.msgpack.decode(stated.statement, type=Statement).decision == "cancel"
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False

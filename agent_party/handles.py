@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from .actors.activation import load
+from .actors.activation import Folded, load
 from .actors.agent_state import AGENT, AgentState
 from .actors.decider import Decider, Reply, stream_of
 from .actors.errors import (
@@ -52,12 +52,15 @@ class TaskHandle(Generic[T]):
 
     async def state(self, at: int | None = None) -> TaskState:
         """The task's state now, or at a revision; `UnknownTaskError` if there is no such task."""
+        return (await self._folded(at)).state
+
+    async def _folded(self, at: int | None = None) -> Folded[TaskState]:
         log, snapshots = self._party.stack.log, self._party.stack.snapshots
         if at is None:
             await log.refresh()
         if not (await log.state(self.stream)).revision:
             raise UnknownTaskError(self.id)
-        return (await load(log, TASK, self.stream, snapshots=snapshots, at=at)).state
+        return await load(log, TASK, self.stream, snapshots=snapshots, at=at)
 
     async def result(self, timeout: float | None = None) -> T:
         """Wait for the result. Raises `TaskFailedError`, `TaskCancelledError`, `DeadlineError` after ``timeout`` s."""
@@ -78,9 +81,7 @@ class TaskHandle(Generic[T]):
         """The task's state, now and each time it changes, until it has finished. The same object each time."""
         log, loop = self._party.stack.log, asyncio.get_running_loop()
         until = loop.time() + timeout if timeout is not None else None
-        await self.state()
-        folded = await load(log, TASK, self.stream, snapshots=self._party.stack.snapshots)
-        calm = Calm()
+        folded, calm = await self._folded(), Calm()
         while True:
             yield folded.state
             if folded.state.finished:

@@ -5,7 +5,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -61,18 +60,22 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
     folder = folder or Path.cwd()
     merged: dict[str, Any] = _from_file(folder / "party.toml")
     fields = set(Settings.__struct_fields__)
-    merged |= {name: environment[key] for name in fields if (key := f"PARTY_{name.upper()}") in environment}
+    merged |= {name: value for name in fields if (value := environment.get(f"PARTY_{name.upper()}"))}
     merged |= {name: value for name, value in given.items() if value not in (None, "")}
     base = job_folder(environment) or folder
     merged.setdefault("journal", f"sqlite:///{FOLDER}/log.db")
     for name in ("journal", "views", "blobs"):
         if merged.get(name):
             merged[name] = _absolute(str(merged[name]), base)
-    merged.setdefault("state", str(state_folder(environment)))
+    merged["state"] = str(
+        (folder / Path(str(merged.get("state") or state_folder(environment))).expanduser()).absolute()
+    )
     try:
         settings = msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"a setting cannot be used: {error}; known are {', '.join(sorted(fields))}") from error
+    if settings.hosts < 0:
+        raise ConfigurationError(f"hosts must be 0 or more, not {settings.hosts}")
     sqlite_path(settings.journal, "journal")
     return settings
 
@@ -107,18 +110,18 @@ def sqlite_path(url: str, setting: str) -> Path:
 
 
 def _path(url: str, setting: str, scheme: str) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme != scheme or parts.netloc or len(parts.path) < 2:
+    found, _, path = url.partition("://")  # any character may stand in a path, so it is no URL to be parsed
+    if found != scheme or not path.startswith("/") or not path.strip("/"):
         raise ConfigurationError(
             f"{setting} {url!r}: this version takes {scheme}:///relative/path or {scheme}:////absolute/path"
         )
-    return Path("/" + parts.path.lstrip("/"))
+    return Path("/" + path.lstrip("/"))
 
 
 def _absolute(url: str, base: Path) -> str:
     """``sqlite:///a/b`` is relative to the base, ``sqlite:////a/b`` is absolute; given back is always the second."""
     scheme, found, path = url.partition(":///")
-    if not found or scheme not in ("sqlite", "file"):
+    if not found or not path or scheme not in ("sqlite", "file"):
         return url
     return f"{scheme}:///{(base / path).absolute()}"
 

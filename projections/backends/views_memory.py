@@ -25,11 +25,15 @@ class MemoryViews:
     async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
         if await self.checkpoint(projection) != before:
             return False
-        if not before:
-            self._documents.pop(projection.name, None)
-        documents = self._documents.setdefault(projection.name, {})
+        documents = {} if not before else self._documents.get(projection.name, {})
+        writes = list(writes)
+        touched = {(write.view, write.key) for write in writes}
+        changed = {name: dict(documents[name]) for name in touched & documents.keys()}
         for write in writes:
-            apply_to(documents, write)
+            apply_to(changed, write)
+        for name in touched - changed.keys():
+            documents.pop(name, None)
+        self._documents[projection.name] = documents | changed
         self._checkpoints[projection.name] = (projection.version, dict(after))
         return True
 

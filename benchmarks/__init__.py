@@ -1,1 +1,1 @@
-"""Benchmarks: compared in one run with raw parts and peers, at equal durability."""
+"""Benchmarks: compared in one run with raw parts and peers, at equal durability. See docs/benchmarks.md."""

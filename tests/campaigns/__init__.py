@@ -25,7 +25,7 @@ class Result:
     def add(self, done: int, counts: Counter[str]) -> None:
         """A chunk is finished."""
         self.done = done
-        self.counts += counts
+        self.counts.update(counts)  # which, unlike +=, keeps a nought
         RESULTS.mkdir(exist_ok=True)
         told = {"seed": self.seed, "done": self.done, "counts": dict(sorted(self.counts.items()))}
         self.path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -28,7 +28,8 @@ def campaign(name: str, run: Run, wanted: int, seed: int) -> Result:
         count, began = min(CHUNK, wanted - result.done), time.monotonic()
         with tempfile.TemporaryDirectory(prefix="agent-party-crash-") as folder:
             counts = run(Path(folder), count, random.Random(f"{name}:{seed}:{result.done}"))
-        result.add(result.done + count, counts + Counter(seconds=round(time.monotonic() - began)))
+        counts["seconds"] = round(time.monotonic() - began)
+        result.add(result.done + count, counts)
         print(f"{name}: {result.done} of {wanted}, {dict(sorted(result.counts.items()))}", flush=True)
     return result
 

@@ -7,6 +7,7 @@ stands twice. Its successor takes the streams over and goes on.
 
 import asyncio
 import hashlib
+import itertools
 import multiprocessing
 import os
 import random
@@ -189,7 +190,7 @@ def cut_power(folder: Path, cuts: int, order: random.Random, *, synchronous: str
     """Write on a disk, cut its power at a random operation, look at what it holds; go on from there."""
     with mock.patch.object(appending, "PATIENCE", 0.01), mock.patch.object(log_module, "DEADLINE", _DARK):
         here, ledger = folder / "cut-0", Ledger(folder)
-        for number in range(1, cuts + 1):
+        for number in itertools.count(1):
             disk = Disk(here, order.randrange(1, order.choice([60, 300, 1_500])), synchronous=synchronous)
             with disk.mounted():
                 asyncio.run(_write_until_dark(here, ledger))
@@ -197,8 +198,7 @@ def cut_power(folder: Path, cuts: int, order: random.Random, *, synchronous: str
             if here.exists():
                 shutil.copytree(here, there, ignore=shutil.ignore_patterns("*.db", "*.db-*"))
             disk.write_image(there, order if number % 2 and not synchronous else None)
-            ledger.found["cuts"] += 1
-            ledger.found["cut while writing"] += disk.dead
+            ledger.found["cuts"] += disk.dead  # else it was done before; then the power goes now, uncounted
             if stood := standing(there):
                 ledger.reckon(*stood)
             elif ledger.done:
@@ -208,6 +208,8 @@ def cut_power(folder: Path, cuts: int, order: random.Random, *, synchronous: str
                 return ledger.found
             shutil.rmtree(here, ignore_errors=True)
             here = there
+            if ledger.found["cuts"] >= cuts:
+                break
         asyncio.run(_look_through_the_log(here))
     return ledger.found
 

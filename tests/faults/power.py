@@ -46,7 +46,7 @@ class Disk:
         self.operations += 1
         if self.dead:
             error = apsw.IOError("the power is off")
-            error.result, error.extendedresult = apsw.SQLITE_IOERR, apsw.SQLITE_IOERR_WRITE
+            vars(error).update(result=apsw.SQLITE_IOERR, extendedresult=apsw.SQLITE_IOERR_WRITE)
             raise error
 
     def sync_folder(self, name: str) -> None:
@@ -125,8 +125,9 @@ class _Vfs(apsw.VFS):
     def xOpen(self, name: Any, flags: list[int]) -> "_File":  # noqa: N802 (SQLite's own name)
         return _File(self.disk, name, flags)
 
-    def excepthook(self, etype: Any, evalue: Any, etb: Any) -> None:
+    def excepthook(self, etype: Any, evalue: Any, etb: Any) -> bool:
         """SQLite goes on over some failures; so may this."""
+        return True
 
     def xDelete(self, name: str, syncdir: bool) -> None:  # noqa: N802
         self.disk.operate()
@@ -145,8 +146,9 @@ class _File(apsw.VFSFile):
         self.content = disk.live.setdefault(self.name, Content())
         super().__init__("", name, flags)
 
-    def excepthook(self, etype: Any, evalue: Any, etb: Any) -> None:
+    def excepthook(self, etype: Any, evalue: Any, etb: Any) -> bool:
         """SQLite goes on over some failures; so may this."""
+        return True
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
         self.disk.operate()

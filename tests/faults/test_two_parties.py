@@ -1,4 +1,4 @@
-"""Two processes, one log: what lives is not stolen, what dies is taken over, and anyone may wait and approve."""
+"""Two processes, one log: what lives is not stolen, the same request is one task, and anyone may wait and approve."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ def asks(state: TaskState) -> bool:
     return any(state.waits[wait].kind == "approval" for wait in state.open)
 
 
-def test_what_lives_is_not_stolen_and_what_dies_is_taken_over(start: Start, tmp_path: Path) -> None:
+def test_what_lives_is_not_stolen(start: Start, tmp_path: Path) -> None:
     async def story() -> None:
         first = start("one")
         async with watching("one") as task:
@@ -70,27 +70,6 @@ def test_what_lives_is_not_stolen_and_what_dies_is_taken_over(start: Start, tmp_
         assert {line.split()[1] for line in lines if line} == {str(first.pid)}
         second.kill()
         first.kill()
-
-    asyncio.run(story())
-
-
-def test_a_task_whose_process_was_killed_goes_on_in_the_other(start: Start, tmp_path: Path) -> None:
-    async def story() -> None:
-        first = start("two")
-        async with watching("two") as task:
-            await until(task, asks)
-            second = start()
-            first.kill()
-            first.wait()
-            await task.approve("go on", note="from a third process")
-            assert await task.result(30) == 20
-            assert (await task.state()).runs == 2
-            settled = [line for line in await task.history() if line.event == "wait.settled"]
-            assert len(settled) == 21
-        done = [line.split() for line in (tmp_path / "trace").read_text().splitlines()]
-        assert [int(number) for number, _ in done] == list(range(20)), "a recorded step was done again"
-        assert {pid for _, pid in done[:10]} == {str(first.pid)}
-        assert {pid for _, pid in done[10:]} == {str(second.pid)}
 
     asyncio.run(story())
 

@@ -11,7 +11,7 @@ from agent_party.actors.errors import StatementError
 from agent_party.actors.events import Progressed, Stated
 from agent_party.actors.statements import Approval, Statement, person_of, read, sign
 from agent_party.eventstore.commit import SigningKey
-from tests.unit.world import Process, World, a_world, until
+from tests.unit.world import Process, a_world, until
 
 SHOWN = {"report": "ravens", "pages": 3}
 

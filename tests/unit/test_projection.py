@@ -1,191 +1,322 @@
-"""The worker and the projection of agents and tasks: each commit once, whoever crashes when."""
+"""The projection of agents and tasks, and the worker that carries commits into it."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from agent_party.eventstore.errors import StoreBusyError
-from agent_party.eventstore.grants import Issuer
-from agent_party.eventstore.log import Log, Writer
+from agent_party import Agent, Task
+from agent_party.eventstore.errors import BlobError, StoreBusyError
 from agent_party.eventstore.reading import Commit
+from agent_party.projections import worker as workers
 from agent_party.projections.agents_and_tasks import AgentsAndTasks
-from agent_party.projections.backends.views_sqlite import SqliteViews
-from agent_party.projections.projection import Add, Projection, Sizes, Write
+from agent_party.projections.backends.views_memory import MemoryViews
+from agent_party.projections.projection import Add, Projection, Put, Sizes, Write
 from agent_party.projections.worker import DEAD_LETTERS, Worker
-from tests.eventstore_kit import Note, Site
-
-
-class Sum:
-    """Adds up what the notes say: a sum, not a merge, so that doing a commit twice shows."""
-
-    name = "sum"
-    version = 1
-
-    def __init__(self, poison: str = "") -> None:
-        self.poison = poison
-
-    def writes(self, commit: Commit) -> Iterable[Write]:
-        """One addition for each note."""
-        for event in commit.events:
-            if event.text == self.poison:
-                raise KeyError(event.text)
-            yield Add("sum", commit.stream, "total", int(event.text))
-
-
-class Crashing(SqliteViews):
-    """Fails at a random moment: before a batch is written, or after it was."""
-
-    def __init__(self, path: Path, seed: int) -> None:
-        super().__init__(path)
-        self.random, self.crashes = random.Random(seed), 0
-
-    async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
-        """As the real one, if it comes to that."""
-        fate = self.random.choice(("before", "after", "fine"))
-        done = await super().apply(projection, before, after, writes) if fate != "before" else False
-        if fate != "fine":
-            self.crashes += 1
-            raise StoreBusyError(f"crashed {fate} the batch")
-        return done
+from tests.unit.world import Process, World, a_world, until
 
 
 @pytest.fixture
-async def log(tmp_path: Path) -> AsyncIterator[Log]:
-    site = Site(tmp_path, "sqlite")
-    opened = await site.open()
-    yield opened
-    await opened.close()
+async def world() -> AsyncIterator[World]:
+    async with a_world() as world:
+        yield world
 
 
-async def write(log: Log, streams: int, each: int) -> list[Writer]:
-    """Notes 1 … each on every stream."""
-    issuer = Issuer(log)
-    writers = [await issuer.writer(f"note/n{n}") for n in range(streams)]
-
-    async def fill(writer: Writer) -> None:
-        for revision in range(each):
-            await log.append(writer, [Note(str(revision + 1))], expected=revision)
-
-    await asyncio.gather(*map(fill, writers))
-    return writers
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "BATCH", 7)
 
 
-async def totals(views: SqliteViews) -> dict[str, int]:
-    return {key: fields["total"] for key, fields in await views.scan("sum")}
+async def lived(world: World) -> Process:
+    """A process that has seen tasks of every kind."""
+    agent = Agent("worker", capabilities=["declared.only"])
+
+    @agent.on("work")
+    async def work(task: Task, what: str) -> str:
+        task.progress(1, 2)
+        task.now()
+        await task.step(str.upper, what)
+        if what == "fail":
+            raise ValueError
+        if what == "wait":
+            await task.approval("go on")
+        if what == "parent":
+            await task.ask("work", what="child")
+        return what
+
+    process = await world.process(agent)
+    for what in ("done", "fail", "wait", "parent"):
+        await process.ask(what, "work", what=what)
+        if what != "wait":
+            await process.finished(what)
+    await process.ask("nobody", "elsewhere", x=1)
+    await process.opened("wait", "go on")
+    await process.ask("gone", "work", what="wait")
+    await process.opened("gone", "go on")
+    await process.host.cancel_here("gone", "ada", "")
+    return process
 
 
-async def test_every_commit_counts_once_with_workers_that_race(log: Log, tmp_path: Path) -> None:
-    await write(log, 5, 20)
-    stores = [SqliteViews(tmp_path / "views.db") for _ in range(4)]
-    await asyncio.gather(*(Worker(log, Sum(), views).catch_up() for views in stores))
-    assert await totals(stores[0]) == {f"note/n{n}": 210 for n in range(5)}
-    for views in stores:
-        await views.close()
+class Counting:
+    """Counts every commit; poisoned by those of one stream."""
+
+    name = "counting"
+
+    def __init__(self, poison: str = "", version: int = 1) -> None:
+        self.poison, self.version = poison, version
+
+    def writes(self, commit: Commit) -> Iterable[Write]:
+        yield Add("commits", commit.stream, "n", self.version)
+        if commit.stream == self.poison:
+            raise ValueError("poisoned")
 
 
-@pytest.mark.parametrize("seed", range(15))
-async def test_every_commit_counts_once_with_workers_that_crash(
-    log: Log, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent_party.projections.worker.BATCH", 3)
-    await write(log, 3, 8)
-    views = Crashing(tmp_path / "views.db", seed)
-    while True:
-        try:
-            await Worker(log, Sum(), views).catch_up()
-            break
-        except StoreBusyError:
-            continue
-    assert views.crashes
-    assert await totals(views) == {f"note/n{n}": 36 for n in range(3)}
-    live = await views.digest(Sum())
-    await views.close()
-    fresh = SqliteViews(tmp_path / "fresh.db")
-    assert await Worker(log, Sum(), fresh).rebuild() == live
-    await fresh.close()
+class Poisoning(Counting):
+    """Poisoned by what it writes, not by raising."""
+
+    def writes(self, commit: Commit) -> Iterable[Write]:
+        if commit.stream == self.poison:
+            yield Put("commits", commit.stream, {"n": "text"})
+        yield Add("commits", commit.stream, "n", 1)
 
 
-async def test_a_checkpoint_apart_from_its_writes_would_be_caught(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The planted bug: a store that applies whatever it is given, wherever its checkpoint stands."""
-    await write(log, 2, 5)
-    views = SqliteViews(tmp_path / "views.db")
-    worker = Worker(log, Sum(), views)
+async def streams(process: Process) -> dict[str, int]:
+    """How many commits each stream has, control commits too."""
+    counts: dict[str, int] = {}
+    await process.log.refresh()
+    for name in process.log.streams():
+        counts[name] = len(process.log.index.all_rows(name.encode()))
+    return counts
+
+
+async def counted(views: MemoryViews) -> dict[str, int]:
+    return {key: fields["n"] for key, fields in await views.scan("commits")}
+
+
+async def test_the_registry_shows_what_happened(world: World) -> None:
+    process = await lived(world)
+    rows = {row.id: row for row in await process.registry.tasks()}
+    child = next(row for row in rows.values() if row.parent == "parent")
+    assert {name: row.status for name, row in rows.items() if name != child.id} == {
+        "done": "completed",
+        "fail": "failed",
+        "wait": "waiting",
+        "parent": "completed",
+        "nobody": "requested",
+        "gone": "cancelled",
+    }
+    assert (rows["wait"].open, rows["wait"].agent, rows["wait"].capability) == (("approval 1",), "worker", "work") or (
+        rows["wait"].open == ("approval 2",)
+    )
+    assert (rows["done"].steps, rows["done"].done, rows["done"].total) == (1, 1, 2)
+    assert child.status == "completed"
+    assert {row.id for row in await process.registry.tasks(unfinished=True)} == {"wait", "nobody"}
+    (agent,) = await process.registry.agents()
+    assert (agent.name, agent.phase, agent.hosts) == ("worker", "running", 1)
+    assert agent.capabilities == ("declared.only", "work")
+    assert [row.name for row in await process.registry.agents_with("work")] == ["worker"]
+    assert await process.registry.agents_with("wor") == []
+    assert [row.id for row in await process.registry.tasks(limit=2)] == ["gone", "nobody"]
+
+
+async def test_no_payload_is_in_it(world: World) -> None:
+    process = await lived(world)
+    await process.worker.catch_up()
+    views = process.worker.views
+    assert isinstance(views, MemoryViews)
+    assert "DONE" not in repr(views._documents)
+    assert "poisoned" not in repr(views._documents)
+
+
+async def test_deleted_and_rebuilt_it_is_equal_by_hash(world: World) -> None:
+    process = await lived(world)
+    await process.worker.catch_up()
+    live = await process.worker.views.digest(process.worker.projection)
+    assert await process.worker.rebuild() == live
+    await process.host.leave()
+    await process.log.refresh()
+    other = await world.process()
+    assert await other.worker.rebuild() == await process.worker.rebuild()
+    assert len({live, hashlib.sha256().hexdigest()}) == 2
+
+
+async def test_a_batch_size_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = await lived(world)
+    await process.host.leave()
+    hashes = set()
+    for size in (1, 3, 1_000):
+        monkeypatch.setattr(workers, "BATCH", size)
+        hashes.add(await process.worker.rebuild())
+    assert len(hashes) == 1
+
+
+class Slow(MemoryViews):
+    """Lets others go first."""
+
+    async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
+        await asyncio.sleep(0)
+        return await super().apply(projection, before, after, writes)
+
+
+async def test_each_commit_counts_once_however_many_workers_race(world: World) -> None:
+    process, views = await lived(world), Slow()
+    await process.host.leave()
+    one, two = (Worker(process.log, Counting(), views) for _ in range(2))
+    await asyncio.gather(*(worker.catch_up() for worker in (one, two, one, two)))
+    assert await counted(views) == await streams(process)
+
+
+class Crashing(MemoryViews):
+    """Fails before or after it has applied, as a process does that dies there."""
+
+    def __init__(self, crashes: Sequence[str]) -> None:
+        super().__init__()
+        self.crashes = list(crashes)
+
+    async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
+        when = self.crashes.pop(0) if self.crashes else ""
+        if when == "before":
+            raise StoreBusyError("crash")
+        done = await super().apply(projection, before, after, writes)
+        if when == "after":
+            raise StoreBusyError("crash")
+        return done
+
+
+async def test_each_commit_counts_once_whenever_a_worker_crashes(world: World) -> None:
+    process = await lived(world)
+    await process.host.leave()
+    for crashes in (["before", "after"] * 4, ["", "after", "", "before"], ["after"] * 6):
+        views = Crashing(crashes)
+        while True:
+            try:
+                await Worker(process.log, Counting(), views).catch_up()
+                break
+            except StoreBusyError:
+                continue
+        assert await counted(views) == await streams(process)
+
+
+async def test_a_checkpoint_that_is_not_kept_with_its_writes_is_caught(world: World) -> None:
+    """The planted bug: a store that applies whatever the checkpoint is."""
+
+    class Careless(MemoryViews):
+        async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
+            await asyncio.sleep(0)
+            return await super().apply(projection, await self.checkpoint(projection), after, writes)
+
+    process = await lived(world)
+    await process.host.leave()
+    views = Careless()
+    await asyncio.gather(*(Worker(process.log, Counting(), views).catch_up() for _ in range(2)))
+    assert await counted(views) != await streams(process)
+
+
+@pytest.mark.parametrize("kind", [Counting, Poisoning])
+async def test_a_poisoned_commit_is_a_dead_letter_and_the_rest_goes_on(world: World, kind: type[Counting]) -> None:
+    process, views = await lived(world), MemoryViews()
+    await process.host.leave()
+    worker = Worker(process.log, kind("task/fail"), views)
     await worker.catch_up()
-    forgetful = dict(await views.checkpoint(Sum()))
-
-    async def always(projection: Projection) -> Sizes:
-        return {}
-
-    monkeypatch.setattr(views, "checkpoint", always)
-    monkeypatch.setattr(views, "_checkpoint", lambda projection: {0: -1})
-    assert not await views.apply(Sum(), forgetful, forgetful, [Add("sum", "note/n0", "total", 1)])
-    monkeypatch.setattr(views, "_checkpoint", lambda projection: forgetful)
-    assert await views.apply(Sum(), forgetful, forgetful, [Add("sum", "note/n0", "total", 1)])
-    assert (await totals(views))["note/n0"] == 16, "the sum shows a commit that counted twice"
-    await views.close()
+    expected = await streams(process)
+    poisoned = expected.pop("task/fail")
+    assert set(await counted(views)) == set(expected)
+    letters = await views.scan(DEAD_LETTERS)
+    assert len(letters) == poisoned
+    reason = {"projection": "counting", "stream": "task/fail", "reason": letters[0][1]["reason"]}
+    assert all({**fields, **reason} == fields for _, fields in letters)
+    before = await views.digest(worker.projection)
+    assert await worker.rebuild() == before
 
 
-async def test_a_poisoned_commit_becomes_a_dead_letter_and_the_rest_goes_on(log: Log, tmp_path: Path) -> None:
-    (writer,) = await write(log, 1, 3)
-    await log.append(writer, [Note("poison")], expected=3)
-    await log.append(writer, [Note("10")], expected=4)
-    views = SqliteViews(tmp_path / "views.db")
-    await Worker(log, Sum("poison"), views).catch_up()
-    assert await totals(views) == {"note/n0": 16}
-    ((key, letter),) = await views.scan(DEAD_LETTERS)
-    assert key.startswith("sum/")
-    assert (letter["stream"], letter["revision"], letter["reason"]) == ("note/n0", 4, "KeyError")
-    await views.close()
+async def test_a_blob_that_is_missing_stops_only_its_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent("worker")
+
+    @agent.on("work")
+    async def work(task: Task, what: str) -> str:
+        return what * 100_000
+
+    process = await world.process(agent)
+    await process.ask("big", "work", what="x")
+    await process.finished("big")
+    await process.ask("small", "work", what="")
+    await process.finished("small")
+
+    async def missing(name: bytes) -> bytes:
+        raise BlobError("gone")
+
+    monkeypatch.setattr(world.blobs, "get", missing)
+    views = MemoryViews()
+    await Worker(process.log, AgentsAndTasks(), views).catch_up()
+    small = await views.get("task", "small")
+    assert small is not None
+    assert small["status"] == "completed"
+    assert [fields["stream"] for _, fields in await views.scan(DEAD_LETTERS)] == ["task/big"]
 
 
-async def test_a_log_that_is_shorter_than_the_checkpoint_is_projected_anew(log: Log, tmp_path: Path) -> None:
-    await write(log, 1, 3)
-    views = SqliteViews(tmp_path / "views.db")
-    await Worker(log, Sum(), views).catch_up()
-    sizes = await views.checkpoint(Sum())
-    ahead = {part: size + 5 for part, size in sizes.items()}
-    assert await views.apply(Sum(), sizes, ahead, [Add("sum", "note/n0", "total", 1000)])
-    await Worker(log, Sum(), views).catch_up()
-    assert await totals(views) == {"note/n0": 6}
-    assert await views.checkpoint(Sum()) == sizes
-    await views.close()
+async def test_an_unknown_event_stops_nothing(world: World) -> None:
+    process = await lived(world)
+    await process.host.leave()
+    from agent_party.actors.events import CORE, Registered
+
+    other = await world.process(events=[cls for cls in CORE if cls is not Registered])
+    rows = await other.registry.tasks()
+    assert {row.status for row in rows if row.id == "done"} == {"completed"}
+    assert not await other.worker.views.scan(DEAD_LETTERS)
 
 
-async def test_a_new_version_is_projected_from_the_start(log: Log, tmp_path: Path) -> None:
-    await write(log, 1, 3)
-    views = SqliteViews(tmp_path / "views.db")
-    await Worker(log, Sum(), views).catch_up()
-    doubled = Sum()
-    doubled.version = 2
-    doubled.writes = lambda commit: [Add("sum", commit.stream, "total", 2 * int(e.text)) for e in commit.events]  # type: ignore[method-assign]
-    await Worker(log, doubled, views).catch_up()
-    assert await totals(views) == {"note/n0": 12}
-    await views.close()
+async def test_a_newer_version_projects_everything_anew(world: World) -> None:
+    process, views = await lived(world), MemoryViews()
+    await process.host.leave()
+    await Worker(process.log, Counting(), views).catch_up()
+    await Worker(process.log, Counting(version=2), views).catch_up()
+    assert await counted(views) == {name: 2 * n for name, n in (await streams(process)).items()}
 
 
-async def test_the_worker_runs_on_as_the_log_grows(log: Log, tmp_path: Path) -> None:
-    (writer,) = await write(log, 1, 2)
-    views = SqliteViews(tmp_path / "views.db")
-    running = asyncio.create_task(Worker(log, Sum(), views).run())
-    await log.append(writer, [Note("7")], expected=2)
-    async with asyncio.timeout(10):
-        while await totals(views) != {"note/n0": 10}:
-            await log.changed(0.1)
+async def test_a_log_that_is_shorter_than_the_checkpoint_is_projected_anew(world: World) -> None:
+    process, views = await lived(world), MemoryViews()
+    await process.host.leave()
+    projection = Counting()
+    assert await views.apply(projection, {}, {0: 100_000, 1: 5}, [Add("commits", "task/phantom", "n", 1)])
+    await Worker(process.log, projection, views).catch_up()
+    assert await counted(views) == await streams(process)
+
+
+async def test_the_worker_keeps_up_by_itself(world: World) -> None:
+    process = await world.process()
+    running = asyncio.ensure_future(process.worker.run())
+    await process.ask("t", "work", x=1)
+
+    async def seen() -> Any:
+        return await process.worker.views.get("task", "t")
+
+    assert (await until(seen))["status"] == "requested"
     running.cancel()
     await asyncio.wait([running])
-    await views.close()
 
 
-async def test_unknown_events_do_not_stop_agents_and_tasks(log: Log, tmp_path: Path) -> None:
-    await write(log, 1, 2)
-    views: Any = SqliteViews(tmp_path / "views.db")
-    sizes = await Worker(log, AgentsAndTasks(), views).catch_up()
-    assert sum(sizes.values()) == sum(log.index.sizes().values())
-    assert await views.scan(DEAD_LETTERS) == []
-    await views.close()
+async def test_the_load_of_agents_decides_who_is_asked(world: World) -> None:
+    from agent_party.actors.dj import DJ
+
+    agents = []
+    for name in ("a", "b"):
+        agent = Agent(name)
+
+        @agent.on("work")
+        async def work(task: Task) -> None:
+            await task.approval("go on")
+
+        agents.append(agent)
+    process = await world.process(*agents)
+    dj = DJ(process.registry)
+    assert await dj.resolve("work") == "a"
+    await process.ask("t", "work", agent="a")
+    process.registry._counted = -10.0
+    assert await dj.resolve("work") == "b"
+    assert await dj.resolve("unknown") == ""
+    await process.host.leave()
+    assert await dj.resolve("work") == ""
+    assert msgspec.msgpack.decode((await process.state("t")).input) == {}

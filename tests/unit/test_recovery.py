@@ -319,5 +319,3 @@ async def test_outcomes_given_in_another_order_are_caught(monkeypatch: pytest.Mo
     assert state.status == "stopped"
     assert state.failure is not None
     assert state.failure.kind == "ReplayError"
-
-

@@ -133,7 +133,8 @@ class Process:
     async def finished(self, task: str, deadline: float = DEADLINE) -> TaskState:
         """The state that a task has come to."""
 
-        await until(lambda: self.host._end_of(f"task/{task}"), deadline)
+        self.log.tail()
+        await until(lambda: self.host.end_of(f"task/{task}"), deadline)
         return await self.state(task)
 
     async def commits(self, stream: str) -> list[Commit]:
@@ -230,7 +231,7 @@ class World:
 
 def _tasks_of(process: Process) -> list[asyncio.Task[Any]]:
     host = process.host
-    tasks: list[Any] = [*host._background, host._reconciler, *process.log._tails]
+    tasks: list[Any] = [*host._supervisor._background, host._supervisor._reconciler, *process.log._tails]
     for cell in host.cells.values():
         tasks += [cell._run, *cell.waits._commits]
         cell.waits.stop()

@@ -24,6 +24,7 @@ from ..actors.errors import (
     UnknownTaskError,
 )
 from ..actors.events import Requested
+from ..actors.packing import pack_input
 from ..actors.task_state import TASK
 from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
@@ -117,9 +118,10 @@ class HostActor:
         declared = self._agents[0].capabilities.get(capability) if agent else None
         if declared:
             declared.arguments(given)
+        packed = pack_input(given, f"the input of {capability}")
         who, _ = self._host.doorman.person(self._settings.person or None)
         within = float(meta.get("deadline") or 0)
-        await self._host.place(task, Requested(capability, msgspec.msgpack.encode(given), agent, by=who, within=within))
+        await self._host.place(task, Requested(capability, packed, agent, by=who, within=within))
         return task
 
     async def result(self, task: str, timeout: float = 30.0) -> Any:

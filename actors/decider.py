@@ -3,11 +3,13 @@
 class Tally(Decider[int, Count, Counted]):
     kind = "tally"
     events = (Counted,)
-    def initial(self) -> int: return 0
+
+    def initial(self): return 0
     def decide(self, command, state): return [Counted(command.by)]
     def evolve(self, state, event): return state + event.by
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -19,7 +21,7 @@ C = TypeVar("C")
 E = TypeVar("E")
 
 
-class Decider(Generic[S, C, E]):
+class Decider(ABC, Generic[S, C, E]):
     """State S, commands C, events E. ``kind`` is the first word of its streams' names, ``events`` what it writes.
 
     ``decide`` may refuse by raising: then nothing is recorded and the caller gets the error. All three must be pure:
@@ -31,17 +33,17 @@ class Decider(Generic[S, C, E]):
     state_version: ClassVar[int] = 1
     """Raise it when the state's shape or `evolve` changes: older snapshots are then not used."""
 
+    @abstractmethod
     def initial(self) -> S:
         """The state before the first event."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decide(self, command: C, state: S) -> Sequence[E]:
         """The events a command leads to; none is fine."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evolve(self, state: S, event: E) -> S:
         """The state after an event."""
-        raise NotImplementedError
 
 
 class Reply(NamedTuple, Generic[S]):

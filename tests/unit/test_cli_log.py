@@ -77,6 +77,22 @@ def test_head_and_root(seen: tuple[Cli, str]) -> None:
     assert root["root"] in cli.text("log", "root")
 
 
+def test_issuing_keys_are_rotated_and_revoked(cli: Cli) -> None:
+    cli.ask()
+    (first,) = cli.json("keys", "list")
+    assert (first["slices"], first["in_use"]) == (16, True)
+    second = cli.json("keys", "rotate")["key"]
+    assert [row["in_use"] for row in cli.json("keys", "list")] == [False, True]
+    assert cli.json("keys", "revoke", first["key"]) == {"revoked": first["key"]}
+    assert [row["key"] for row in cli.json("keys", "list")] == [second]
+    assert cli.json("keys", "revoke", second) == {"revoked": second}
+    (third,) = cli.json("keys", "list")
+    assert (third["in_use"], third["key"] not in (first["key"], second)) == (True, True)
+    assert cli.json("keys", "revoke", first["key"], code=3)["error"] == "NotFoundError"
+    assert cli.json("log", "verify")["finding"] == ""
+    cli.ask()
+
+
 def test_an_export_is_checked_by_the_program_and_by_the_file_alone(cli: Cli) -> None:
     cli.ask()
     told = cli.json("log", "export", "out.party")

@@ -162,7 +162,7 @@ def connect(settings: Settings) -> bool:
             log_to_driver=False,
             **options,
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise RuntimeUnavailableError(
             f"Ray cannot start or be reached at {address or 'this machine'}: {_first_line(error)}: check RAY_ADDRESS, "
             "RAY_AUTH_MODE and its token, or use runtime='local'"

@@ -49,12 +49,13 @@ class ConsoleTeller:
     def confirm(self, shown: Any) -> bool:
         """Ask the person; without a terminal or with --yes, the answer is yes, and says so."""
         self._stop()
-        self.console.print(Panel(str(shown["report"])[:1_500], title="To be approved: publish this report?"))
+        self.console.print(Panel(str(shown["report"]), title="To be approved: publish this report?"))
         if self._yes or not self._terminal:
             self.console.print("  approved by --yes, signed with your key")
             return True
+        self.console.print("  Approve and sign? [Y/n] ", end="")
         self.console.file.flush()
-        return typer.confirm("  Approve and sign?", default=True, err=True)
+        return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
 
 class SilentTeller:
@@ -102,6 +103,10 @@ def demo(
 
 
 async def _tell(place: Any, seed: int, teller: Any, question: str, docs: str) -> dict[str, Any]:
+    from ..cluster.ray_environment import prepare
+    from ..cluster.settings import load
+
+    prepare(load({"journal": place.journal, "runtime": "ray"}))  # before anything imports ray
     from ..demo.story import Story, tell
     from ..examples.research.party import agents
     from ..party import Party

@@ -97,7 +97,7 @@ class Story:
             if any(state.waits[wait].kind == "approval" for wait in state.open) or state.finished:
                 break
         _, _, shown = await task.shown("publish")
-        if self.teller.confirm(shown):
+        if await asyncio.to_thread(self.teller.confirm, shown):
             await task.approve("publish")
         else:
             await task.reject("publish", note="said no at the demo")

@@ -19,7 +19,7 @@ from .decider import Decider, Reply, stream_of
 from .dj import Registry
 from .doorman import Doorman
 from .effects import Effects
-from .entities import Entities, entity_fold
+from .entities import Entities
 from .errors import DeadlineError, MailboxFullError, MovedError, SettledError
 from .events import Cancelled, Completed, Failed, Failure, Requested, Settled
 from .presence import Presence
@@ -284,6 +284,3 @@ class Host:
         await self.leave()
         self._entities.close()
         self.presence.close()
-
-
-__all__ = ["Host", "entity_fold"]

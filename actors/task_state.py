@@ -1,11 +1,12 @@
 """A task's state: the fold of its stream."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from ..eventstore.reading import Commit
 from .activation import Fold
+from .errors import TaskCancelledError, TaskFailedError
 from .events import (
     Advanced,
     Cancelled,
@@ -21,6 +22,7 @@ from .events import (
     Stopped,
     WaitKind,
 )
+from .packing import unpack
 
 Status = Literal["", "requested", "running", "waiting", "stopped", "completed", "failed", "cancelled"]
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
@@ -117,3 +119,13 @@ def _advance(state: TaskState, event: Advanced, commit: Commit, index: int) -> N
 
 
 TASK = Fold(TaskState, evolve, TaskState, "task/1")
+
+
+def result_of(task: str, state: TaskState, output: Any = Any) -> Any:
+    """What a finished task returned, as its declared type. Raises `TaskFailedError` or `TaskCancelledError`."""
+    if state.status == "failed" and state.failure:
+        raise TaskFailedError(task, f"task {task}: {state.failure.kind}: {state.failure.message}")
+    if state.status == "cancelled" and state.cancelled:
+        why = f": {state.cancelled.reason}" if state.cancelled.reason else ""
+        raise TaskCancelledError(task, f"task {task} was cancelled by {state.cancelled.by}{why}")
+    return unpack(state.result or b"\xc0", output)

@@ -10,18 +10,15 @@ import msgspec
 from .actors.activation import Folded, load
 from .actors.agent_state import AGENT, AgentState
 from .actors.decider import Decider, Reply, stream_of
+from .actors.entities import entity_fold
 from .actors.errors import (
     DeadlineError,
     SettledError,
-    TaskCancelledError,
-    TaskFailedError,
     UnknownTaskError,
 )
 from .actors.events import Advanced
-from .actors.host import entity_fold
-from .actors.packing import unpack
 from .actors.statements import Decision, Statement, sign
-from .actors.task_state import TASK, TaskState
+from .actors.task_state import TASK, TaskState, result_of
 from .actors.watch import Calm
 from .eventstore.artifacts import Artifact, fetch
 from .eventstore.reading import Commit
@@ -65,14 +62,8 @@ class TaskHandle(Generic[T]):
     async def result(self, timeout: float | None = None) -> T:
         """Wait for the result. Raises `TaskFailedError`, `TaskCancelledError`, `DeadlineError` after ``timeout`` s."""
         async for state in self.watch(timeout=timeout):
-            match state.status:
-                case "completed":
-                    return unpack(state.result or b"\xc0", self._output)  # type: ignore[no-any-return]
-                case "failed" if state.failure:
-                    raise TaskFailedError(self.id, f"task {self.id}: {state.failure.kind}: {state.failure.message}")
-                case "cancelled" if state.cancelled:
-                    by, why = state.cancelled.by, state.cancelled.reason
-                    raise TaskCancelledError(self.id, f"task {self.id} was cancelled by {by}{why and f': {why}'}")
+            if state.finished:
+                return result_of(self.id, state, self._output)  # type: ignore[no-any-return]
         raise DeadlineError(
             f"task {self.id} has not finished after {timeout:g} s; it goes on: ask for its result again"
         )

@@ -19,16 +19,14 @@ from ..actors.decider import Decider, Reply, stream_of
 from ..actors.errors import (
     DeadlineError,
     RuntimeUnavailableError,
-    TaskCancelledError,
-    TaskFailedError,
     UnknownTaskError,
 )
 from ..actors.events import Requested
 from ..actors.packing import pack_input
-from ..actors.task_state import TASK
+from ..actors.task_state import TASK, result_of
 from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
-from .placement import Placement
+from .placement import Placement, Remote
 from .settings import Settings
 from .wiring import open_stack
 
@@ -135,12 +133,7 @@ class HostActor:
                 await self._host.outcome(task, 0)
         except TimeoutError:
             raise DeadlineError(f"task {task} has not finished after {timeout:g} s; it goes on: ask again") from None
-        state = (await load(self._stack.log, TASK, stream_of("task", task), snapshots=None)).state
-        if state.status == "completed":
-            return msgspec.msgpack.decode(state.result or b"\xc0")
-        if state.failure and state.status == "failed":
-            raise TaskFailedError(task, f"task {task}: {state.failure.kind}: {state.failure.message}")
-        raise TaskCancelledError(task, f"task {task} was cancelled")
+        return result_of(task, (await load(self._stack.log, TASK, stream_of("task", task), snapshots=None)).state)
 
     async def state(self, task: str | None = None, at: int | None = None) -> dict[str, Any]:
         """The agent's state, or a task's, at a revision; as plain data."""
@@ -180,11 +173,12 @@ class HostActor:
             raise UnknownTaskError(task)
 
 
-class RemoteRuntime:
+class RemoteRuntime(Remote):
     """The runtime as a host sees it: what does not belong here goes to the host where it does."""
 
     def __init__(self, placement: Placement, actor: HostActor) -> None:
-        self._placement, self._actor = placement, actor
+        super().__init__(placement)
+        self._actor = actor
 
     async def join(self, agents: Sequence[Agent]) -> None:
         raise RuntimeUnavailableError("agents join by Party.open, not from inside a host")
@@ -193,30 +187,16 @@ class RemoteRuntime:
         return
 
     async def place(self, task: str, requested: Requested, cause: Cause | None = None) -> None:
-        if self._placement.index_of(task) == self._actor._index:
+        if self.placement.index_of(task) == self._actor._index:
             await self._actor._host.start_task(task, requested, cause)
         else:
-            await self._placement.call(self._placement.host_of(task), "place", task, requested, cause)
+            await super().place(task, requested, cause)
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
-        if self._placement.index_of(task) == self._actor._index:
+        if self.placement.index_of(task) == self._actor._index:
             await self._actor._host.cancel_here(task, by, reason)
         else:
-            await self._placement.call(self._placement.host_of(task), "cancel", task, by, reason)
-
-    async def send(
-        self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
-    ) -> Reply[Any]:
-        host = self._placement.host_of(f"{decider.kind}/{name}")
-        reply: Reply[Any] = await self._placement.call(host, "send", decider, name, command, command_id, deadline)
-        return reply
-
-    async def recall(self, agent: str, key: str) -> bytes | None:
-        found: bytes | None = await self._placement.call(self._placement.agent(agent), "recall", agent, key)
-        return found
-
-    async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
-        await self._placement.call(self._placement.agent(agent), "remember", agent, key, value, command_id)
+            await super().cancel(task, by, reason)
 
     async def close(self) -> None:
         return

@@ -8,10 +8,14 @@ import msgspec
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
+from ..actors.decider import Decider, Reply
 from ..actors.errors import DeadlineError, RuntimeUnavailableError
+from ..actors.events import Requested
+from ..eventstore.verify import Cause
 
 CALL = 60.0
 _AGAIN = 0.2
+_ON_THE_WAY = 5.0
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -56,3 +60,31 @@ class Placement(msgspec.Struct, frozen=True):
                 if loop.time() + _AGAIN >= until:
                     raise RuntimeUnavailableError(f"{actor} is not there: {type(error).__name__}: {error}") from error
                 await asyncio.sleep(_AGAIN)
+
+
+class Remote:
+    """The part of the runtime's contract that is the same wherever it is called from: ask the host where it lives."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+
+    async def place(self, task: str, requested: Requested, cause: Cause | None = None) -> None:
+        await self.placement.call(self.placement.host_of(task), "place", task, requested, cause)
+
+    async def cancel(self, task: str, by: str, reason: str) -> None:
+        await self.placement.call(self.placement.host_of(task), "cancel", task, by, reason)
+
+    async def send(
+        self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
+    ) -> Reply[Any]:
+        host = self.placement.host_of(f"{decider.kind}/{name}")
+        arguments = (decider, name, command, command_id, deadline)
+        reply: Reply[Any] = await self.placement.call(host, "send", *arguments, deadline=deadline + _ON_THE_WAY)
+        return reply
+
+    async def recall(self, agent: str, key: str) -> bytes | None:
+        found: bytes | None = await self.placement.call(self.placement.agent(agent), "recall", agent, key)
+        return found
+
+    async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
+        await self.placement.call(self.placement.agent(agent), "remember", agent, key, value, command_id)

@@ -18,24 +18,22 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors.agent import Agent
-from ..actors.decider import Decider, Reply
 from ..actors.errors import RuntimeUnavailableError
-from ..actors.events import Requested
 from ..eventstore.ambient import readable_id
-from ..eventstore.verify import Cause
 from .host_actor import HostActor
-from .placement import Placement
+from .placement import Placement, Remote
 from .settings import Settings, in_a_job
 
 _START = 120.0
 _REACH = 10.0
 
 
-class RayRuntime:
+class RayRuntime(Remote):
     """The driver's side. Hosts end with the driver unless ``stay``; then they are detached and go on."""
 
     def __init__(self, settings: Settings, placement: Placement, stay: bool) -> None:
-        self.settings, self.placement, self.stay = settings, placement, stay
+        super().__init__(placement)
+        self.settings, self.stay = settings, stay
         self._handles: dict[str, Any] = {}
         self._connected = False
 
@@ -104,27 +102,6 @@ class RayRuntime:
         for handle in handles:
             with contextlib.suppress(ray.exceptions.RayError, ValueError):
                 await asyncio.to_thread(ray.kill, handle)
-
-    async def place(self, task: str, requested: Requested, cause: Cause | None = None) -> None:
-        await self.placement.call(self.placement.host_of(task), "place", task, requested, cause)
-
-    async def cancel(self, task: str, by: str, reason: str) -> None:
-        await self.placement.call(self.placement.host_of(task), "cancel", task, by, reason)
-
-    async def send(
-        self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
-    ) -> Reply[Any]:
-        host = self.placement.host_of(f"{decider.kind}/{name}")
-        arguments = (decider, name, command, command_id, deadline)
-        reply: Reply[Any] = await self.placement.call(host, "send", *arguments, deadline=deadline + 5)
-        return reply
-
-    async def recall(self, agent: str, key: str) -> bytes | None:
-        found: bytes | None = await self.placement.call(self.placement.agent(agent), "recall", agent, key)
-        return found
-
-    async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
-        await self.placement.call(self.placement.agent(agent), "remember", agent, key, value, command_id)
 
     async def close(self) -> None:
         await self.leave()

@@ -11,13 +11,16 @@ from ..actors.errors import ConfigurationError
 from ..actors.events import CORE
 from ..actors.host import Host
 from ..actors.presence import Presence
+from ..eventstore.audit import Audit, audit_journal
 from ..eventstore.backends.blob_folder import FolderBlobs
 from ..eventstore.backends.sqlite import SqliteTape
 from ..eventstore.codec import Codec
+from ..eventstore.datakeys import DataKeys
 from ..eventstore.founding import open_log
 from ..eventstore.keyring import Keyring, state_folder
 from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
+from ..eventstore.verify import Identity
 from ..projections.agents_and_tasks import AgentsAndTasks
 from ..projections.backends.views_sqlite import SqliteViews
 from ..projections.projection import Views
@@ -73,6 +76,18 @@ async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
         SqliteViews(settings.views_path, log.identity.log_id),
         Presence(folder / "hosts", os.urandom(16)),
     )
+
+
+async def audit_file(path: Path, identity: Identity, keyring: Keyring) -> Audit:
+    """Audit a log's file, wherever it lies, with the keyring of the log it must be."""
+    stored, tape = keyring.log_folder(identity) / "keys.db", SqliteTape(path)
+    keys = DataKeys(stored, keyring.secret(identity, "wrapping")) if stored.exists() else None
+    try:
+        return await audit_journal(tape, identity, keyring, keys)
+    finally:
+        if keys:
+            keys.close()
+        await tape.close()
 
 
 def make_private(folder: Path) -> None:

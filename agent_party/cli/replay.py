@@ -56,7 +56,7 @@ async def _state(log: "Log", fold: "Fold[Any]", stream: str, revision: int) -> A
 def _fold(log: "Log", stream: str, app: str) -> "Fold[Any] | None":
     """The fold of a stream, by the first word of its name."""
     from ..actors.agent_state import AGENT
-    from ..actors.host import entity_fold
+    from ..actors.entities import entity_fold
     from ..actors.task_state import TASK
     from ..apps import find_deciders
 

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -66,36 +66,26 @@ def _aside(path: Path, scratch: Path) -> Path:
 
 
 async def _audit(path: Path, settings: "Settings", keyring: "Keyring") -> "Audit":
-    from ..eventstore.audit import audit_journal
-    from ..eventstore.backends.sqlite import SqliteTape
-    from ..eventstore.datakeys import DataKeys
+    from ..cluster.wiring import audit_file
 
     pinned = keyring.pinned(settings.journal)
-    tape, keys = SqliteTape(path), None
-    try:
-        identity = pinned.identity() if pinned else await _of_this_keyring(tape, settings, keyring)
-        stored = keyring.log_folder(identity) / "keys.db"
-        keys = DataKeys(stored, keyring.secret(identity, "wrapping")) if stored.exists() else None
-        return await audit_journal(tape, identity, keyring, keys)
-    finally:
-        if keys:
-            keys.close()
-        await tape.close()
+    identity = pinned.identity() if pinned else await _of_this_keyring(path, settings, keyring)
+    return await audit_file(path, identity, keyring)
 
 
-async def _of_this_keyring(tape: Any, settings: "Settings", keyring: "Keyring") -> "Identity":
+async def _of_this_keyring(path: Path, settings: "Settings", keyring: "Keyring") -> "Identity":
     """Nothing is remembered for the address: what the store says it is will do, if this keyring founded it."""
     from ..eventstore.errors import WrongLogError
 
-    held: Identity | None = await tape.identity()
-    if held is None:
+    found = await held(path)
+    if found is None:
         raise NotFoundError(f"there is no log at {settings.journal}: start a party there, or name it by --journal")
-    if not keyring.has(held):
+    if not keyring.has(found):
         raise WrongLogError(
-            f"this is log {held.log_id.hex()[:16]}, whose keys are not in {keyring.folder}: it is another user's or "
+            f"this is log {found.log_id.hex()[:16]}, whose keys are not in {keyring.folder}: it is another user's or "
             "party's. Ask its owner for an export and the root key, and check that with --file and --root"
         )
-    return held
+    return found
 
 
 def _answer(audit: "Audit") -> Answer:

@@ -5,10 +5,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..cluster.wiring import Stack
-from ..eventstore.audit import Audit, audit_journal
-from ..eventstore.backends.sqlite import SqliteTape
-from ..eventstore.datakeys import DataKeys
+from ..cluster.wiring import Stack, audit_file
+from ..eventstore.audit import Audit
 from ..eventstore.verify import DATA, Identity, parse
 
 
@@ -18,18 +16,6 @@ class Harm(NamedTuple):
     injected_at: dict[str, Any]
     detected_at: dict[str, Any]
     finding: str
-
-
-async def audit_copy(stack: Stack, log: Path, identity: Identity) -> Audit:
-    """Audit a copied log.db with the keyring of the original."""
-    tape = SqliteTape(log)
-    folder = stack.keyring.log_folder(identity)
-    keys = DataKeys(folder / "keys.db", stack.keyring.secret(identity, "wrapping"))
-    try:
-        return await audit_journal(tape, identity, stack.keyring, keys)
-    finally:
-        keys.close()
-        await tape.close()
 
 
 async def flip_a_bit(stack: Stack, folder: Path, identity: Identity, rng: random.Random) -> Harm:
@@ -44,7 +30,7 @@ async def flip_a_bit(stack: Stack, folder: Path, identity: Identity, rng: random
         db.execute("UPDATE tape SET record = ? WHERE place = ?", (bytes(raw), place))
     db.close()
     injected = {"stream": header.stream.decode(), "revision": header.revision, "event": header.events - 1}
-    audit = await audit_copy(stack, copy, identity)
+    audit = await audit_file(copy, identity, stack.keyring)
     return Harm(injected, {name: audit.at.get(name) for name in injected}, audit.finding)
 
 
@@ -54,7 +40,7 @@ async def cut_the_tail(stack: Stack, folder: Path, identity: Identity, commits: 
     with sqlite3.connect(copy) as db:
         db.execute("DELETE FROM tape WHERE place > (SELECT max(place) FROM tape) - ?", (commits,))
     db.close()
-    return await audit_copy(stack, copy, identity)
+    return await audit_file(copy, identity, stack.keyring)
 
 
 def _copy(stack: Stack, folder: Path) -> Path:

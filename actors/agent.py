@@ -33,35 +33,6 @@ class Capabilities(StrEnum):
     REVIEW = "review"
 
 
-class StepOptions(msgspec.Struct, frozen=True):
-    """How a step is run: ``timeout`` in seconds for each attempt (None: no limit), ``retries`` after the first one."""
-
-    retries: int = 0
-    timeout: float | None = None
-    on_crash: Literal["retry"] = "retry"
-
-
-def step(
-    *, retries: int = 0, timeout: float | None = None, on_crash: Literal["retry"] = "retry"
-) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Say how a function is run as a step. The function stays what it was and can be called as ever."""
-    if retries < 0 or (timeout is not None and timeout <= 0):
-        raise ConfigurationError("a step's retries must be 0 or more and its timeout more than 0 seconds")
-    options = StepOptions(retries, timeout, on_crash)
-
-    def mark(function: Callable[P, T]) -> Callable[P, T]:
-        function.__step__ = options  # type: ignore[attr-defined]
-        return function
-
-    return mark
-
-
-def step_options(function: Callable[..., Any]) -> StepOptions:
-    """The options that stand on a function, or the defaults."""
-    options = getattr(function, "__step__", None)
-    return options if isinstance(options, StepOptions) else StepOptions()
-
-
 _FIRST = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from ..eventstore.reading import Commit
 from .activation import Fold
-from .events import Joined, Left, Moved, Registered, Remembered
+from .agent_events import Joined, Left, Moved, Registered, Remembered
 
 _NIL = b"\xc0"
 MEMORY_LIMIT = 10_000

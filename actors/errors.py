@@ -8,6 +8,7 @@ PartyError
 │   ├── MailboxFullError        too many messages wait: retry later (retryable)
 │   ├── DeadlineError           no answer in time; the command may still be done: ask again with its id (retryable)
 │   ├── MovedError              the cell lives elsewhere now: resolve again (retryable)
+│   ├── RefusedError            the task refused an update or a query; nothing was changed
 │   └── SettledError            the task or the approval has been decided already
 ├── TaskError                   what a task came to, raised where its result is asked for
 │   ├── TaskFailedError
@@ -15,6 +16,10 @@ PartyError
 │   └── RejectedError           a person said no
 ├── ReplayError                 the handler does not do on replay what is recorded
 ├── StepError                   a step failed for good, after its retries
+├── StepCancelledError          raised inside a step that nobody waits for any more
+├── CompensationError           a saga could not take back all that it had done
+├── CycleError                  a task was delegated to itself, or too deep
+├── BudgetError                 the budget does not allow it, and nobody raised it
 ├── StatementError              a person's signed statement that does not hold
 ├── RuntimeUnavailableError     the runtime asked for cannot start
 └── ConfigurationError          a setting that cannot be
@@ -60,6 +65,10 @@ class MovedError(CallError):
     """Another process runs this cell now. Resolve it again and resend the same command id."""
 
 
+class RefusedError(CallError):
+    """The task refused an update or cannot answer a query. Nothing was changed."""
+
+
 class SettledError(CallError):
     """It has been decided already."""
 
@@ -100,6 +109,22 @@ class StepError(PartyError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.name, self.kind, self.message)
+
+
+class StepCancelledError(PartyError):
+    """Raised by a heartbeat inside a step that nobody waits for any more: end here."""
+
+
+class CompensationError(PartyError):
+    """A saga could not take back all that it had done; the text lists what it could not."""
+
+
+class CycleError(PartyError):
+    """A task was delegated, through others, to itself with the same input; or more levels deep than there may be."""
+
+
+class BudgetError(PartyError):
+    """The task's budget does not allow this, and who was asked has not raised it."""
 
 
 class StatementError(PartyError):

@@ -1,16 +1,20 @@
-"""What stands on the log of tasks, agents and inboxes. Payloads only: ids, times and causes are in the commits.
+"""What stands on the log of tasks and inboxes. Payloads only: ids, times and causes are in the commits.
 
 Everything a task awaits is one primitive: `Opened`, later `Settled`. Both travel in `Advanced`, so that an outcome
 and the opening of the next wait are one event of one commit: one step costs one commit.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from ..eventstore.codec import event
+from .agent_events import Joined, Left, Moved, Registered, Remembered
+from .budgets import Budget, Spent
 
-WaitKind = Literal["step", "approval", "child", "sleep", "value"]
+WaitKind = Literal["step", "approval", "child", "sleep", "value", "signal", "update"]
+DURABLE: frozenset[WaitKind] = frozenset({"approval", "child", "sleep", "signal", "update"})
+"""What may take days: a task that awaits nothing else holds no slot, and can be passivated."""
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,7 +29,8 @@ class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``taken``: the waits whose outcomes the handler was given since it opened the wait before this one, in that order;
     on replay they are given to it in the same order, so that a handler that does several things at once opens the
-    same waits again.
+    same waits again. ``terms``: of an approval, who must decide it and how (see `approvals`). ``due``: microseconds
+    since 1970 when time settles it, if time does. ``reserved``: what it may use of the task's budget.
     """
 
     wait: int
@@ -33,17 +38,35 @@ class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     input: bytes = b"\xc0"
     taken: list[int] = []
+    terms: bytes = b""
+    due: int = 0
+    reserved: Spent | None = None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The commit that an outcome came from: a child's last, a memory's, an inbox's."""
+
+    stream: str
+    revision: int
 
 
 class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a wait came to: a value (MessagePack bytes) or a failure. ``attempts``: how often an effect was tried;
-    ``attachments``: names of the blobs that the value refers to."""
+    ``attachments``: names of the blobs that the value refers to; ``spent``: what it used of the task's budget."""
 
     wait: int
     value: bytes = b"\xc0"
     failure: Failure | None = None
     attempts: int = 1
     attachments: list[bytes] = []
+    source: Source | None = None
+    spent: Spent | None = None
+
+
+ABANDONED = "Abandoned"
+"""The kind of failure that a wait is settled with when its handler does not await it any more."""
+INTERRUPTED = "Interrupted"
+"""The kind of failure that the waits of a cancelled task are settled with, so that it can clean up."""
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -55,7 +78,11 @@ class Parent(msgspec.Struct, frozen=True):
 
 @event("task.requested")
 class Requested(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody asked for work. ``input``: MessagePack, the arguments by name. ``agent``: if one was chosen."""
+    """Somebody asked for work. ``input``: MessagePack, the arguments by name. ``agent``: if one was chosen.
+
+    ``models``: names of models to use instead of others. ``detached``: it goes on when its parent ends. ``chain``:
+    what it was delegated through, eight bytes for each request.
+    """
 
     capability: str
     input: bytes
@@ -63,6 +90,37 @@ class Requested(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: Parent | None = None
     by: str = ""
     within: float = 0
+    budget: Budget | None = None
+    models: dict[str, str] = {}
+    detached: bool = False
+    chain: tuple[bytes, ...] = ()
+
+
+@event("task.forked")
+class Forked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The task goes on from another's past. ``commit``: that task's commit at ``revision``, of log ``log``; its first
+    ``waits`` waits follow as they were. ``team``: names the fork, where a whole team was forked at one moment."""
+
+    task: str
+    revision: int
+    commit: bytes
+    log: bytes
+    waits: int
+    team: str = ""
+
+
+@event("task.diverged")
+class Diverged(msgspec.Struct, frozen=True):
+    """A fork does something else from this wait on: what it took over from there on is dropped."""
+
+    wait: int
+
+
+@event("task.continued")
+class Continued(msgspec.Struct, frozen=True):
+    """The handler begins anew with another input, and nothing of what it awaited before."""
+
+    input: bytes
 
 
 @event("task.started")
@@ -88,6 +146,108 @@ class Advanced(msgspec.Struct, frozen=True, omit_defaults=True):
     def attachments(self) -> list[bytes]:
         """The blobs that the outcomes name, so that they can be found from the log without its keys."""
         return [name for settled in self.settled for name in settled.attachments]
+
+
+@event("task.attempted")
+class Attempted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An effect was tried and failed, or says how far it has come. ``detail``: MessagePack, given to the next attempt.
+    ``next``: when it is tried again, in microseconds since 1970."""
+
+    wait: int
+    attempt: int
+    failure: Failure | None = None
+    detail: bytes = b""
+    next: int = 0
+
+
+@event("task.held")
+class Held(msgspec.Struct, frozen=True):
+    """A wait goes on only when a person says so, for this reason; who refuses makes it fail."""
+
+    wait: int
+    reason: str
+
+
+@event("task.freed")
+class Freed(msgspec.Struct, frozen=True):
+    """A person let a held wait go on."""
+
+    wait: int
+    by: str
+    statement: bytes
+    signature: bytes
+
+
+@event("task.signed")
+class Signed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of several people who must decide has signed; ``to``: or has handed the decision on to somebody else."""
+
+    wait: int
+    person: str
+    statement: bytes
+    signature: bytes
+    to: str = ""
+
+
+@event("task.escalated")
+class Escalated(msgspec.Struct, frozen=True):
+    """Nobody decided in time: those who stand behind may decide now as well."""
+
+    wait: int
+
+
+@event("task.received")
+class Received(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody sent the task a message. ``id``: 16 bytes; the same message is received once. ``source``: the commit
+    of another task that sent it."""
+
+    kind: Literal["signal", "update"]
+    name: str
+    input: bytes
+    id: bytes
+    by: str = ""
+    source: Source | None = None
+    inbox: int = 0
+
+
+@event("task.answered")
+class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an update led to."""
+
+    id: bytes
+    value: bytes = b"\xc0"
+    failure: Failure | None = None
+
+
+@event("task.paused")
+class Paused(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Nothing new begins until the task is resumed."""
+
+    by: str
+    reason: str = ""
+
+
+@event("task.resumed")
+class Resumed(msgspec.Struct, frozen=True):
+    """The task goes on."""
+
+    by: str
+
+
+@event("task.cancelling")
+class Cancelling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody stopped the task, and it is cleaning up."""
+
+    by: str
+    reason: str = ""
+
+
+@event("task.raised")
+class Raised(msgspec.Struct, frozen=True):
+    """The task may use this much more."""
+
+    more: Spent
+    by: str
 
 
 @event("task.progressed")
@@ -143,51 +303,31 @@ class Stated(msgspec.Struct, frozen=True):
     signature: bytes
 
 
-@event("agent.registered")
-class Registered(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An agent with its capabilities: name → JSON schema of its input."""
+@event("inbox.sent")
+class Sent(msgspec.Struct, frozen=True):
+    """A message for a task, left by a process that does not run it."""
 
-    version: str
-    capabilities: dict[str, dict[str, Any]]
-    description: str = ""
-    approval: str = "automatic"
-    concurrency: int = 16
-
-
-@event("agent.joined")
-class Joined(msgspec.Struct, frozen=True):
-    """The agent's code runs in a process. ``host``: 16 bytes that name it."""
-
-    host: bytes
-
-
-@event("agent.left")
-class Left(msgspec.Struct, frozen=True):
-    """The process let the agent go."""
-
-    host: bytes
-
-
-@event("agent.remembered")
-class Remembered(msgspec.Struct, frozen=True):
-    """The agent keeps a value under a key; MessagePack nil forgets it."""
-
-    key: str
-    value: bytes
-
-
-@event("agent.moved")
-class Moved(msgspec.Struct, frozen=True):
-    """The agent's lifecycle went on to another phase."""
-
-    phase: str
-    reason: str = ""
+    message: Received
 
 
 CORE: tuple[type, ...] = (
     Requested,
+    Forked,
+    Diverged,
+    Continued,
     Started,
     Advanced,
+    Attempted,
+    Held,
+    Freed,
+    Signed,
+    Escalated,
+    Received,
+    Answered,
+    Paused,
+    Resumed,
+    Cancelling,
+    Raised,
     Progressed,
     Checkpointed,
     Completed,
@@ -195,6 +335,7 @@ CORE: tuple[type, ...] = (
     Failed,
     Cancelled,
     Stated,
+    Sent,
     Registered,
     Joined,
     Left,

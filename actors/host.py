@@ -20,8 +20,9 @@ from .dj import Registry
 from .doorman import Doorman
 from .effects import Effects
 from .entities import Entities
-from .errors import DeadlineError, MailboxFullError, MovedError, SettledError
-from .events import Cancelled, Completed, Failed, Failure, Requested, Settled
+from .errors import DeadlineError, MailboxFullError, MovedError, SettledError, UnknownTaskError
+from .events import Answered, Cancelled, Completed, Failed, Failure, Received, Requested, Sent, Settled
+from .inbox import leave
 from .presence import Presence
 from .registrations import Registrations
 from .runtime import DEADLINE, Runtime
@@ -166,7 +167,7 @@ class Host:
                 return None
             self.cells[task] = cell
         try:
-            await cell.read_inbox()
+            await cell.messages.read_inbox()
         except EventStoreError as error:
             _log.warning("the inbox of task %s cannot be read: %s", task, error)
         return cell
@@ -224,6 +225,69 @@ class Host:
     def set_aside(self, task: str) -> None:
         """A task cannot go on with the code that is here: it is not tried again until code joins."""
         self._supervisor.aside.add(task)
+
+    async def deliver(self, task: str, message: Received, deadline: float = DEADLINE) -> Answered | None:
+        """Take a message to a task that is live here, or can be; what an update led to. A signal for one that is live
+        elsewhere is left in its inbox. Raises `SettledError`, `RefusedError`, `MailboxFullError`, `DeadlineError`."""
+        limit = asyncio.timeout(deadline)
+        try:
+            async with limit:
+                return await self._deliver(task, message)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineError(
+                f"task {task} did not answer in {deadline:g} s: send it again with the same id"
+            ) from None
+
+    async def _deliver(self, task: str, message: Received) -> Answered | None:
+        while cell := await self._awake(task):
+            try:
+                return await cell.messages.receive(message)
+            except MovedError:
+                cell.drop()
+        await leave(self.log, self.doorman, stream_of("task", task), Sent(message))
+        return None if message.kind == "signal" else await self._answered(task, message.id)
+
+    async def query(self, task: str, name: str, given: bytes, deadline: float = DEADLINE) -> bytes:
+        """What a task's handler answers to a query. Raises `RefusedError`, `DeadlineError`, and `MovedError` for a task
+        that is live in another process."""
+        try:
+            async with asyncio.timeout(deadline):
+                if cell := await self._awake(task):
+                    return await cell.messages.query(name, given)
+        except TimeoutError:
+            raise DeadlineError(f"task {task} did not answer within {deadline:g} s: ask again") from None
+        raise MovedError(f"task {task} is live in another process: ask there")
+
+    async def _awake(self, task: str) -> TaskCell | None:
+        """A task, live here; None if it lives elsewhere. `SettledError` for one that has finished."""
+        cell = self.cells.get(task) or await self.activate(task)
+        if cell:
+            await self.go(cell)
+            if not cell.closed:
+                return cell
+        stream = stream_of("task", task)
+        if await self.end_of(stream):
+            raise SettledError(f"task {task} has finished: it takes no message any more")
+        if not (await self.log.state(stream)).revision:
+            raise UnknownTaskError(task)
+        return None
+
+    async def _answered(self, task: str, message: bytes) -> Answered:
+        """Wait until a task that is live elsewhere has answered an update."""
+        stream = stream_of("task", task)
+        folded = await load(self.log, TASK, stream, snapshots=self.snapshots)
+        while (answered := folded.state.heard.get(message)) is None:
+            if folded.state.finished:
+                raise SettledError(f"task {task} is {folded.state.status}, and has not answered the update")
+            await self.watch.beyond(stream, folded.revision, 3600)
+            async for commit in self.log.read(stream, folded.revision + 1):
+                folded.add(commit)
+        return answered
+
+    def publish(self, task: str, wait: int, piece: str) -> None:
+        """Show a piece of text to those who watch a task; nothing is recorded."""
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
         """Cancel a task, here or where the runtime finds it."""

@@ -6,7 +6,7 @@ from typing import Any
 from ..eventstore.verify import Cause
 from .agent import Agent
 from .decider import Decider, Reply
-from .events import Requested
+from .events import Answered, Received, Requested
 from .host import Host
 
 
@@ -27,6 +27,12 @@ class LocalRuntime:
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
         await self.host.cancel_here(task, by, reason)
+
+    async def deliver(self, task: str, message: Received, deadline: float) -> Answered | None:
+        return await self.host.deliver(task, message, deadline)
+
+    async def query(self, task: str, name: str, given: bytes, deadline: float) -> bytes:
+        return await self.host.query(task, name, given, deadline)
 
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float

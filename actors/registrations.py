@@ -11,11 +11,11 @@ from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
 from .activation import Activation, load
 from .agent import Agent
+from .agent_events import Joined, Left, Registered, Remembered
 from .agent_state import AGENT, MEMORY_LIMIT, AgentState
 from .decider import stream_of
 from .doorman import Doorman
 from .errors import CallError, InputError, MovedError
-from .events import Joined, Left, Registered, Remembered
 from .presence import Presence
 
 _TRIES = 10

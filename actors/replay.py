@@ -26,7 +26,7 @@ class Replay:
         self._takes = {wait for wait, taken in self._order if taken}
         self._cursor = self._opened = 0
         self._wanted: set[int] = set()
-        self._turns: dict[int, asyncio.Future[None]] = {}
+        self._turns: dict[int, asyncio.Future[bool]] = {}
         self._over = asyncio.Event()
         self.error: ReplayError | None = None
         self._move()
@@ -43,6 +43,26 @@ class Replay:
             return ""
         wait = self._waits[self._opened]
         return f"wait {self._opened} is recorded as {wait.kind} {wait.name!r}"
+
+    def recorded(self, number: int) -> WaitState | None:
+        """What is recorded under a number; None beyond the record's end."""
+        return self._waits[number] if number < len(self._waits) else None
+
+    def cut(self, number: int) -> list[int]:
+        """The record counts only before this wait. Gives the outcomes taken since the wait before it was opened."""
+        at = self._order.index((number, False))
+        first = next((n + 1 for n in reversed(range(at)) if not self._order[n][1]), 0)
+        taken = [wait for wait, _ in self._order[first : self._cursor]]
+        self._takes.difference_update(wait for wait, is_taken in self._order[first:] if is_taken)
+        del self._order[first:], self._waits[number:]
+        self._cursor = min(self._cursor, first)
+        for wait in [wait for wait in self._turns if wait not in self._takes]:
+            self._wanted.discard(wait)
+            turn = self._turns.pop(wait)
+            if not turn.done():
+                turn.set_result(False)
+        self._move()
+        return taken
 
     def open(self, number: int, kind: WaitKind, name: str, given: bytes) -> WaitState | None:
         """The handler asks for its next wait: the record of it, or None beyond the record's end."""
@@ -62,15 +82,16 @@ class Replay:
         """Whether the record says when the handler was given this wait's outcome."""
         return number in self._takes
 
-    async def turn(self, number: int) -> None:
-        """Wait until the handler may be given this wait's outcome."""
+    async def turn(self, number: int) -> bool:
+        """Wait until the handler may be given this wait's outcome; False if the record was cut before that."""
         self._wanted.add(number)
         self._move()
         if self.error:
             raise self.error
         if number in self._wanted:
             turn = self._turns[number] = asyncio.get_running_loop().create_future()
-            await self._patiently(turn)
+            return await self._patiently(turn)
+        return True
 
     async def over(self) -> None:
         """Wait until all that was recorded has been gone over: only then does anything new begin."""
@@ -100,17 +121,17 @@ class Replay:
                 self._wanted.discard(wait)
                 turn = self._turns.pop(wait, None)
                 if turn and not turn.done():
-                    turn.set_result(None)
+                    turn.set_result(True)
         self._over.set()
 
-    async def _patiently(self, turn: asyncio.Future[None]) -> None:
+    async def _patiently(self, turn: asyncio.Future[bool]) -> bool:
         while not turn.done():
             before = self._cursor
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
                     await asyncio.shield(turn)
             self._see_that_it_moves(before)
-        turn.result()
+        return turn.result()
 
     def _see_that_it_moves(self, before: int) -> None:
         if self.running and self._cursor == before and not self.error:

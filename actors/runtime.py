@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from ..eventstore.verify import Cause
 from .agent import Agent
 from .decider import Decider, Reply
-from .events import Requested
+from .events import Answered, Received, Requested
 
 DEADLINE = 30.0
 
@@ -31,6 +31,14 @@ class Runtime(Protocol):
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
         """Cancel a task, wherever it lives; one that has finished stays as it is."""
+        ...
+
+    async def deliver(self, task: str, message: Received, deadline: float) -> Answered | None:
+        """Take a signal or an update to a task, wherever it lives; what an update led to."""
+        ...
+
+    async def query(self, task: str, name: str, given: bytes, deadline: float) -> bytes:
+        """What a task's handler answers to a query, packed."""
         ...
 
     async def send(

@@ -14,7 +14,7 @@ from .errors import StatementError
 from .events import Stated
 
 _TAG = b"agent-party statement\0"
-Decision = Literal["approve", "reject", "cancel"]
+Decision = Literal["approve", "reject", "cancel", "pause", "resume"]
 
 
 class Statement(msgspec.Struct, frozen=True):

@@ -66,7 +66,7 @@ class Supervisor:
             self._spawn(self._wake(task))
         for cell in [self._host.cells.get(task)] if stream else list(self._host.cells.values()):
             if cell:
-                self._spawn(cell.read_inbox())
+                self._spawn(cell.messages.read_inbox())
 
     async def _wake(self, task: str) -> None:
         """Somebody has left something for a task that nobody may be running."""
@@ -110,7 +110,7 @@ class Supervisor:
         mine = row.id in self._host.cells or self._host.wants(row.id)
         if not mine or row.id in self.aside:
             return
-        if row.parent and row.parent not in unfinished and await self._host.end_of(stream_of("task", row.parent)):
+        if row.parent and row.parent not in unfinished and await self._is_orphan(row):
             await self._host.cancel_here(row.id, row.parent, f"its parent {row.parent} has ended")
         elif row.id not in self._host.cells and self._host.handler_for(
             TaskState(capability=row.capability, agent=row.agent)
@@ -118,6 +118,12 @@ class Supervisor:
             cell = await self._host.activate(row.id)
             if cell:
                 await self._host.go(cell)
+
+    async def _is_orphan(self, row: TaskRow) -> bool:
+        if not await self._host.end_of(stream_of("task", row.parent)):
+            return False
+        stream = stream_of("task", row.id)
+        return not (await load(self._host.log, TASK, stream, snapshots=self._host.snapshots)).state.detached
 
     async def _keep_reconciling(self) -> None:
         while True:

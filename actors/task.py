@@ -4,31 +4,38 @@ import asyncio
 import hashlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from ..eventstore.ambient import readable_id
 from ..eventstore.artifacts import Artifact
-from .agent import Handler, step_options
-from .effects import CurrentStep, current_step
-from .errors import RejectedError, StepError, TaskCancelledError, TaskFailedError
-from .events import Checkpointed, Progressed, Settled, WaitKind
+from .agent import Handler
+from .delegation import Delegation
+from .errors import RejectedError, StepError, TaskCancelledError
+from .events import INTERRUPTED, Checkpointed, Progressed, Settled, WaitKind
+from .memory import Memory
+from .messages import Updates
 from .packing import name_of, pack, pack_input, returns, unpack
+from .saga import Saga
 from .statements import Approval
-from .task_state import WaitState
+from .steps import StepOptions, step_options
+from .task_state import WaitState, abandoned
 
 if TYPE_CHECKING:
     from .cell import TaskCell
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Run = Callable[[int, WaitState], Awaitable[Settled]]
 
 
-def child_id(task: str, wait: int) -> str:
-    """The id of the child that a wait opens: the same each time, so that it starts once."""
-    return readable_id(hashlib.sha256(f"agent-party child\0{task}\0{wait}".encode()).digest()[:10])
+class ContinueAsNew(BaseException):
+    """Raised by `Task.continue_as_new` through the handler."""
+
+    def __init__(self, given: bytes) -> None:
+        super().__init__()
+        self.given = given
 
 
 class Task:
@@ -36,6 +43,7 @@ class Task:
 
     def __init__(self, cell: "TaskCell") -> None:
         self._cell = cell
+        self._unpatched: set[str] = set()
 
     @property
     def id(self) -> str:
@@ -51,57 +59,111 @@ class Task:
 
         A function that is not async runs in a thread. Raises `StepError` when its retries are used up.
         """
-        name = name_of(function)
+        return await self._step(name_of(function), function, step_options(function), args, kwargs)
 
-        async def run(wait: int, _: WaitState) -> Settled:
-            key = hashlib.sha256(f"{self._cell.stream}\0{wait}".encode()).hexdigest()
-            return await self._cell.effect(
-                CurrentStep(self.id, wait, 1, key), function, step_options(function), (args, kwargs)
-            )
+    async def _step(
+        self, name: str, function: Callable[..., Any], options: StepOptions, args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        async def run(wait: int, opened: WaitState) -> Settled:
+            return await self._cell.work.effect(wait, opened, function, options, (args, kwargs))
 
-        settled = await self._await("step", name, pack_input((args, kwargs), f"the input of {name}"), run)
+        settled = await self.wait_for("step", name, pack_input((args, kwargs), f"the input of {name}"), run)
         if settled.failure:
             raise StepError(name, settled.failure.kind, settled.failure.message)
         return unpack(settled.value, returns(function))
 
-    async def _await(
-        self, kind: WaitKind, name: str, given: bytes, run: Callable[[int, WaitState], Awaitable[Settled]]
+    async def wait_for(
+        self,
+        kind: WaitKind,
+        name: str,
+        given: bytes,
+        run: Run,
+        *,
+        terms: bytes = b"",
+        due: int = 0,
     ) -> Settled:
-        """Open a wait, run what settles it unless that is recorded, and hand its outcome to the handler."""
-        waits = self._cell.waits
-        wait, recorded = await waits.enter(kind, name, given)
-        settled = recorded.settled
-        if settled is None:
-            if kind in ("step", "child"):
-                await waits.replay.over()
-            settled = await run(wait, recorded)
-            waits.settle(settled)
-        await waits.take(wait)
+        """Open a wait, run what settles it unless that is recorded, and hand its outcome to the handler.
+
+        The one way by which a handler awaits anything. Who stops awaiting it, abandons it: that is its outcome then.
+        Raises `TaskCancelledError` if the task is cancelled meanwhile and cleans up.
+        """
+        waits, cell = self._cell.waits, self._cell
+        if not waits.replay.running:
+            await cell.unpaused()
+        number, recorded = waits.open(kind, name, given, terms=terms, due=due)
+        try:
+            opened = recorded or await waits.opened(number)
+            settled = waits.settled(number)
+            if settled is None:
+                if kind in ("step", "child"):
+                    await waits.replay.over()
+                with cell.interruptible(number):
+                    settled = await run(number, opened)
+                waits.settle(settled)
+            elif abandoned(settled):
+                await asyncio.get_running_loop().create_future()
+            await waits.take(number)
+        except asyncio.CancelledError:
+            if not (interrupted := cell.interrupted(number)):
+                cell.abandon(number, kind)
+                raise
+            settled = interrupted
+            await waits.take(number)
+        if settled.failure and settled.failure.kind == INTERRUPTED:
+            raise TaskCancelledError(self.id, settled.failure.message)
         return settled
+
+    # Doing several things at once
+
+    async def first(self, *awaitables: Coroutine[Any, Any, T]) -> tuple[int, T]:
+        """The place and the result of the one that is done first; the others are stopped, and that is recorded."""
+        running = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+        try:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            winner = int(self._value("first", lambda: min(running.index(one) for one in done)))
+            return winner, await running[winner]
+        finally:
+            for one in running:
+                one.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def within(self, seconds: float, awaitable: Coroutine[Any, Any, T]) -> T:
+        """The result of something, if it comes in so many seconds, also over a crash; else `TimeoutError`."""
+
+        async def last() -> Any:
+            await self.sleep(seconds)
+
+        winner, result = await self.first(awaitable, last())
+        if winner:
+            raise TimeoutError(f"it took longer than {seconds:g} seconds")
+        return result
+
+    def saga(self) -> Saga:
+        """Steps that are taken back in reverse order if one fails or the task is cancelled: ``async with``."""
+        return Saga(self, self._cell)
+
+    # Delegating
 
     async def ask(self, capability: str | Handler, **given: Any) -> Any:
         """Delegate to whoever has the capability, and wait for the result.
 
         Raises `TaskFailedError` or `TaskCancelledError` as the child ends; a child waits while nobody can do it.
         """
-        name = self._cell.capability_of(capability)
+        return await self.using().ask(capability, **given)
 
-        async def run(wait: int, opened: WaitState) -> Settled:
-            return await self._cell.child(wait, name, opened)
+    def using(self, **options: Any) -> Delegation:
+        """Options for what is delegated next: see `Delegation`."""
+        return Delegation(self, self._cell, **options)
 
-        settled = await self._await("child", name, pack_input(given, f"the input of {name}"), run)
-        if settled.failure:
-            error = TaskCancelledError if settled.failure.kind == "TaskCancelledError" else TaskFailedError
-            raise error(child_id(self.id, settled.wait), settled.failure.message)
-        return unpack(settled.value, self._cell.output_of(name))
+    # People and other tasks
 
     async def approval(self, name: str, show: Any = None) -> Approval:
         """Wait for a person, for days if need be. ``show`` is what they sign; `RejectedError` if they say no."""
-        settled = await self._await(
+        settled = await self.wait_for(
             "approval",
             name,
             pack_input(show, f"what {name} shows"),
-            lambda wait, _: self._cell.durably(self._cell.waits.answer(wait)),
+            lambda wait, _: self._cell.work.durably(self._cell.waits.answer(wait)),
         )
         answer = msgspec.msgpack.decode(settled.value, type=Approval)
         if not answer.approved:
@@ -109,19 +171,51 @@ class Task:
             raise RejectedError(self.id, f"{answer.person} rejected {name!r}{reason}")
         return answer
 
+    async def signal(self, name: str, kind: Any = Any) -> Any:
+        """Wait for a signal of this name; those that came before are kept, and given one by one, the oldest first."""
+        return unpack(await self.receive("signal", name), kind)
+
+    async def receive(self, kind: WaitKind, name: str) -> bytes:
+        """The next message of a kind and a name, packed."""
+
+        async def run(wait: int, _: WaitState) -> Settled:
+            return await self._cell.work.durably(self._cell.messages.awaited(kind, name, wait))
+
+        return (await self.wait_for(kind, name, b"\xc0", run)).value
+
+    def on_update(self, name: str, handle: Callable[..., Any], *, validate: Callable[..., Any] | None = None) -> None:
+        """Take updates of this name from now on: ``handle(**input)`` may be async and use the task; what it returns
+        is the answer. ``validate(**input)`` refuses by raising, and then nothing is recorded."""
+        self._cell.messages.on_update(self, name, Updates(handle, validate))
+
+    def on_query(self, name: str, answer: Callable[..., Any]) -> None:
+        """Answer queries of this name from now on; ``answer(**input)`` changes nothing, and nothing is recorded."""
+        self._cell.messages.on_query(name, answer)
+
+    # Time and chance
+
     async def sleep(self, seconds: float) -> None:
         """Sleep durably: the time counts on while the program is down."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise ValueError(f"a task cannot sleep {seconds} seconds")
         due = int(self._value("due", lambda: self._cell.now() + int(seconds * 1_000_000)))
+        await self._until(due, seconds)
 
+    async def sleep_until(self, due: int) -> None:
+        """Sleep until a time, in microseconds since 1970; `ValueError` for one that has passed."""
+        now = self.now()
+        if due < now:
+            raise ValueError(f"a task cannot sleep until {due}: that was {(now - due) / 1_000_000:g} seconds ago")
+        await self._until(due, (due - now) / 1_000_000)
+
+    async def _until(self, due: int, longest: float) -> None:
         async def run(wait: int, _: WaitState) -> Settled:
             # No longer than was asked for, even if the clock has been set back meanwhile.
-            left = min(seconds, (due - self._cell.now()) / 1_000_000)
-            await self._cell.durably(asyncio.sleep(max(0.0, left)))
+            left = min(longest, (due - self._cell.now()) / 1_000_000)
+            await self._cell.work.durably(asyncio.sleep(max(0.0, left)))
             return Settled(wait)
 
-        await self._await("sleep", "sleep", pack(due, "a time"), run)
+        await self.wait_for("sleep", "sleep", pack(due, "a time"), run, due=due)
 
     def now(self) -> int:
         """The time, recorded: microseconds since 1970."""
@@ -138,6 +232,23 @@ class Task:
     def _value(self, name: str, make: Callable[[], Any]) -> Any:
         return msgspec.msgpack.decode(self._cell.waits.value(name, lambda: pack(make(), name)))
 
+    # The course of the handler
+
+    def patched(self, change: str) -> bool:
+        """Whether the handler may go a way that was added later: true but for what was recorded before it was.
+
+        Put new code under ``if task.patched("name"):`` and leave the old code beside it for tasks in flight.
+        """
+        name, recorded = f"patched {change}", self._cell.waits.peek()
+        if name in self._unpatched or (recorded and (recorded.kind, recorded.name) != ("value", name)):
+            self._unpatched.add(name)
+            return False
+        return bool(self._value(name, lambda: True))
+
+    def continue_as_new(self, **given: Any) -> NoReturn:
+        """Begin the handler anew with another input and an empty record: for tasks that never end."""
+        raise ContinueAsNew(pack_input(given, "the input to continue with"))
+
     def progress(self, done: int, total: int = 0, note: str = "") -> None:
         """Say how far the task has come; recorded with its next commit."""
         if not self._cell.replaying:
@@ -148,51 +259,24 @@ class Task:
         if not self._cell.replaying:
             await self._cell.waits.flush(Checkpointed(pack(state, "a checkpoint")))
 
+    # What lies beside the log
+
     async def artifact(self, name: str, content: bytes | str) -> Artifact:
         """Keep a document or file beside the log, encrypted, by its hash; what is returned goes into results."""
         data = content.encode() if isinstance(content, str) else content
 
         async def run(wait: int, _: WaitState) -> Settled:
-            made = await self._cell.keep(name, data)
+            made = await self._cell.work.keep(name, data)
             return Settled(wait, pack(made, name), attachments=[made.blob])
 
-        settled = await self._await("step", f"artifact {name}", pack(hashlib.sha256(data).digest(), name), run)
+        settled = await self.wait_for("step", f"artifact {name}", pack(hashlib.sha256(data).digest(), name), run)
         return msgspec.msgpack.decode(settled.value, type=Artifact)
 
     async def open(self, artifact: Artifact) -> bytes:
         """The content of an artifact, verified against its hash. Not recorded: an artifact never changes."""
-        return await self._cell.open(artifact)
+        return await self._cell.work.open(artifact)
 
     @property
-    def memory(self) -> "Memory":
+    def memory(self) -> Memory:
         """What the agent remembers beyond this task."""
         return Memory(self, self._cell)
-
-
-class Memory:
-    """Keys and values that an agent keeps on its own stream. Reads are recorded in the task that makes them."""
-
-    def __init__(self, task: Task, cell: "TaskCell") -> None:
-        self._task, self._cell = task, cell
-
-    async def get(self, key: str, default: Any = None) -> Any:
-        """The value under a key."""
-
-        async def run(wait: int, _: WaitState) -> Settled:
-            return Settled(wait, await self._cell.recall(key) or pack(default, key))
-
-        settled = await self._task._await("step", f"memory.get {key}", b"\xc0", run)
-        return msgspec.msgpack.decode(settled.value)
-
-    async def set(self, key: str, value: Any) -> None:
-        """Keep a value under a key, once. None forgets the key."""
-        packed = pack_input(value, f"the value of {key}")
-
-        async def run(wait: int, _: WaitState) -> Settled:
-            await self._cell.remember(key, packed, wait)
-            return Settled(wait)
-
-        await self._task._await("step", f"memory.set {key}", packed, run)
-
-
-__all__ = ["CurrentStep", "Memory", "Task", "WaitState", "child_id", "current_step"]

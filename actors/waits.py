@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from ..eventstore.errors import BlobError, PayloadError, SchemaError, StoreError
 from ..eventstore.reading import Commit
+from .budgets import Spent
 from .errors import MovedError, SettledError
-from .events import Advanced, Opened, Progressed, Settled, WaitKind
+from .events import ABANDONED, Advanced, Diverged, Failure, Opened, Progressed, Settled, WaitKind
 from .replay import Replay
 from .task_state import TaskState, WaitState
 
@@ -37,6 +38,7 @@ class Waits:
         self._next = 0
         self._before: list[Any] = []
         self._opening: list[Opened] = []
+        self._unrecorded: set[int] = set()
         self._settling: dict[int, Settled] = {}
         self._taken: list[int] = []
         self._inbox = 0
@@ -55,45 +57,66 @@ class Waits:
         if soon:
             self._soon()
 
-    async def enter(self, kind: WaitKind, name: str, given: bytes = b"\xc0") -> tuple[int, WaitState]:
-        """Open the next wait, durably; or, on replay, the one that is recorded under its number.
+    def peek(self) -> WaitState | None:
+        """What is recorded as the next wait that the handler opens; None beyond the record's end."""
+        return self.replay.recorded(self._next)
+
+    def open(
+        self,
+        kind: WaitKind,
+        name: str,
+        given: bytes = b"\xc0",
+        *,
+        terms: bytes = b"",
+        due: int = 0,
+        reserved: Spent | None = None,
+    ) -> tuple[int, WaitState | None]:
+        """The next wait: its number, and on replay its record. One without a record is to be awaited by `opened`.
 
         Raises `ReplayError` where the record says something else than the handler asks for.
         """
-        number, recorded = self._open(kind, name, given)
-        if recorded is not None:
+        if self._stopped or self._state.finished:
+            raise SettledError(f"the task has ended: it cannot await {kind} {name!r} any more")
+        number, self._next = self._next, self._next + 1
+        if recorded := self._replayed(number, kind, name, given):
+            self.replayed += recorded.settled is not None
             return number, recorded
+        taken, self._taken = self._taken, []
+        self._opening.append(Opened(number, kind, name, given, taken, terms, due, reserved))
+        self._unrecorded.add(number)
+        return number, None
+
+    def _replayed(self, number: int, kind: WaitKind, name: str, given: bytes) -> WaitState | None:
+        """The record of a wait. What a fork took over holds only as far as the fork does the same."""
+        recorded = self.replay.recorded(number)
+        same = recorded is None or (recorded.kind, recorded.name, recorded.input) == (kind, name, given)
+        if recorded is not None and not same and number < self._state.foreign:
+            self._taken = [*self.replay.cut(number), *self._taken]
+            self.note(Diverged(number))
+            return None
+        return self.replay.open(number, kind, name, given)
+
+    async def opened(self, number: int) -> WaitState:
+        """Wait until an opening is durable, together with others of this moment."""
         await asyncio.sleep(0)
         await self.flush()
-        return number, self._state.waits[number]
+        return self._state.waits[number]
 
     async def take(self, number: int) -> None:
         """Give a wait's outcome to the handler, now or when it is its turn; what is opened next may depend on it."""
-        if self.replay.takes(number):
-            await self.replay.turn(number)
-        else:
-            await self.replay.over()
-            self._taken.append(number)
+        if self.replay.takes(number) and await self.replay.turn(number):
+            return
+        await self.replay.over()
+        self._taken.append(number)
 
     def value(self, name: str, make: Callable[[], bytes]) -> bytes:
         """A value from outside that is no effect (the time, chance): opened and settled at once, recorded soon."""
-        number, recorded = self._open("value", name, b"\xc0")
+        number, recorded = self.open("value", name, b"\xc0")
         if recorded is not None and recorded.settled is not None:
             return recorded.settled.value
         settled = Settled(number, make())
         self.settle(settled)
         return settled.value
-
-    def _open(self, kind: WaitKind, name: str, given: bytes) -> tuple[int, WaitState | None]:
-        if self._stopped or self._state.finished:
-            raise SettledError(f"the task has ended: it cannot await {kind} {name!r} any more")
-        number, self._next = self._next, self._next + 1
-        if recorded := self.replay.open(number, kind, name, given):
-            self.replayed += recorded.settled is not None
-            return number, recorded
-        taken, self._taken = self._taken, []
-        self._opening.append(Opened(number, kind, name, given, taken))
-        return number, None
 
     def settle(self, settled: Settled, inbox: int = 0) -> None:
         """What a wait came to; committed with the next opening, or soon. A wait is settled once."""
@@ -105,15 +128,27 @@ class Waits:
                 answer.set_result(settled)
         self._soon()
 
+    def abandon(self, wait: int) -> None:
+        """The handler does not await this any more, whatever it comes to."""
+        self.settle(Settled(wait, failure=Failure(ABANDONED, "")))
+
+    def settled(self, wait: int) -> Settled | None:
+        """A wait's outcome, recorded or about to be."""
+        recorded = wait not in self._unrecorded and wait < len(self._state.waits)
+        return self._settling.get(wait) or (self._state.waits[wait].settled if recorded else None)
+
+    @property
+    def awaited(self) -> list[int]:
+        """The waits that are open, recorded or about to be."""
+        return sorted(self._state.open | self._unrecorded)
+
     def is_settled(self, wait: int) -> bool:
         """Whether a wait has its outcome, recorded or about to be."""
-        recorded = wait < len(self._state.waits) and self._state.waits[wait].settled is not None
-        return wait in self._settling or recorded
+        return self.settled(wait) is not None
 
     async def answer(self, wait: int) -> Settled:
         """Wait until somebody settles a wait."""
-        recorded = self._settling.get(wait) or self._state.waits[wait].settled
-        if recorded is not None:
+        if (recorded := self.settled(wait)) is not None:
             return recorded
         answer = self._answers.get(wait)
         if answer is None:
@@ -160,6 +195,7 @@ class Waits:
                     self.trouble = error
                 raise
             self.trouble = None
+            self._unrecorded.difference_update(opened.wait for opened in opening)
             for wait in settling:
                 del self._settling[wait]
 

@@ -1,10 +1,12 @@
 """Agent Party: teams of AI agents on a log that can be trusted."""
 
-from .actors.agent import Agent, Capabilities, step
+from .actors.agent import Agent, Capabilities
 from .actors.decider import Decider, Reply
+from .actors.effects import current_step
 from .actors.errors import PartyError, RejectedError, StepError, TaskCancelledError, TaskFailedError
 from .actors.statements import Approval
-from .actors.task import Task, current_step
+from .actors.steps import step
+from .actors.task import Task
 from .eventstore.codec import event
 from .eventstore.errors import ConflictError, EventStoreError
 from .handles import TaskHandle

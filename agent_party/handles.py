@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,10 +13,12 @@ from .actors.decider import Decider, Reply, stream_of
 from .actors.entities import entity_fold
 from .actors.errors import (
     DeadlineError,
+    RefusedError,
     SettledError,
     UnknownTaskError,
 )
-from .actors.events import Advanced
+from .actors.events import Advanced, Received
+from .actors.packing import pack_input
 from .actors.statements import Decision, Statement, sign
 from .actors.task_state import TASK, TaskState, result_of
 from .actors.watch import Calm
@@ -102,6 +104,41 @@ class TaskHandle(Generic[T]):
         """The same, saying no."""
         await self._state("reject", name, note, person, wait)
 
+    async def signal(self, name: str, value: Any = None, *, message_id: str = "", deadline: float = 30.0) -> None:
+        """Send the task a message, which it gets when it asks for one of this name; it is on the log then. The same
+        ``message_id`` again does nothing. `SettledError` for a task that has finished."""
+        message = self._message("signal", name, pack_input(value, f"signal {name}"), message_id)
+        await self._party.runtime.deliver(self.id, message, deadline)
+
+    async def update(self, name: str, *, message_id: str = "", deadline: float = 30.0, **given: Any) -> Any:
+        """Have the task change something, and give its answer. Raises `RefusedError` where its validator or the update
+        itself says no, and `DeadlineError`: it may still be done then, ask again with the same ``message_id``."""
+        message = self._message("update", name, pack_input(given, f"update {name}"), message_id)
+        answered = await self._party.runtime.deliver(self.id, message, deadline)
+        if answered and answered.failure:
+            failure = answered.failure
+            said = failure.message if failure.kind == "RefusedError" else f"{failure.kind}: {failure.message}"
+            raise RefusedError(f"task {self.id} refused update {name!r}: {said}")
+        return msgspec.msgpack.decode(answered.value) if answered else None
+
+    async def query(self, name: str, *, deadline: float = 30.0, **given: Any) -> Any:
+        """Ask the task's handler something; nothing is recorded. Raises `RefusedError`, `SettledError`."""
+        packed = pack_input(given, f"query {name}")
+        return msgspec.msgpack.decode(await self._party.runtime.query(self.id, name, packed, deadline))
+
+    def _message(self, kind: Literal["signal", "update"], name: str, packed: bytes, message_id: str) -> Received:
+        ambient, person = self._party.stack.log.ambient, self._party.settings.person or None
+        identity = hashlib.sha256(message_id.encode()).digest()[:16] if message_id else ambient.random(16)
+        return Received(kind, name, packed, identity, self._party.doorman.person(person)[0])
+
+    async def pause(self, reason: str = "", *, person: str | None = None) -> None:
+        """Ask, signed, that nothing new begins in the task until it is resumed."""
+        await self._state("pause", "", reason, person, None)
+
+    async def resume(self, *, person: str | None = None) -> None:
+        """Ask, signed, that a paused task goes on."""
+        await self._state("resume", "", "", person, None)
+
     async def cancel(self, reason: str = "", *, person: str | None = None) -> None:
         """Ask for the task to be stopped, signed; it is stopped as soon as its owner reads it."""
         await self._state("cancel", "", reason, person, None)
@@ -117,7 +154,7 @@ class TaskHandle(Generic[T]):
         return await fetch(self._party.stack.log, artifact)
 
     def _open_approval(self, state: TaskState, name: str, wait: int | None = None) -> int:
-        found = [n for n in sorted(state.open) if state.waits[n].kind == "approval"]
+        found = [n for n in sorted(state.open) if state.waits[n].asks_a_person]
         if wait is not None and wait in found:
             return wait
         if wait is not None:
@@ -133,7 +170,7 @@ class TaskHandle(Generic[T]):
         log, state = self._party.stack.log, await self.state()
         if state.finished:
             raise SettledError(f"task {self.id} is {state.status} already")
-        wait = -1 if decision == "cancel" else self._open_approval(state, name, number)
+        wait = -1 if decision in ("cancel", "pause", "resume") else self._open_approval(state, name, number)
         who, key = self._party.doorman.person(person or self._party.settings.person or None)
         shown = state.waits[wait] if wait >= 0 else None
         statement = Statement(

@@ -1,6 +1,5 @@
 """A party: agents, their tasks, and the log they live on."""
 
-import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -10,8 +9,9 @@ from .actors.agent import Agent, capability_of
 from .actors.decider import Decider
 from .actors.dj import DJ
 from .actors.doorman import Doorman
-from .actors.errors import ConfigurationError, DeadlineError, InputError, RuntimeUnavailableError
+from .actors.errors import ConfigurationError, InputError, RuntimeUnavailableError
 from .actors.events import Requested, Stated
+from .actors.inbox import leave
 from .actors.local import LocalRuntime
 from .actors.packing import pack_input
 from .actors.runtime import Runtime
@@ -21,13 +21,11 @@ from .cluster.ray_environment import prepare
 from .cluster.settings import Settings, chosen_runtime, load
 from .cluster.wiring import Stack, open_stack
 from .eventstore.ambient import readable_id
-from .eventstore.errors import ConflictError
 from .handles import AgentHandle, EntityHandle, TaskHandle
 
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
-_TRIES = 20
 
 
 class Party:
@@ -83,7 +81,7 @@ class Party:
         names = [agent.name for agent in self.agents]
         if len(set(names)) != len(names):
             raise ConfigurationError(f"two agents have the same name: {', '.join(sorted(names))}")
-        self.stack = await open_stack(self.settings, create=create)
+        self.stack = await self._open_stack(create)
         try:
             self.watch = Watch(self.stack.log)
             self.doorman = Doorman(self.stack.log, self.stack.presence.holder)
@@ -94,6 +92,9 @@ class Party:
         except BaseException:
             await self.close()
             raise
+
+    async def _open_stack(self, create: bool) -> Stack:
+        return await open_stack(self.settings, create=create)
 
     async def _choose_runtime(self) -> Runtime:
         if chosen_runtime(self.settings) == "local":
@@ -144,18 +145,8 @@ class Party:
         return EntityHandle(self, decider, name)
 
     async def leave_in_inbox(self, stream: str, stated: Stated) -> None:
-        """Append to a stream's inbox, with a key of this process's own, for its owner to read."""
-        inbox = f"inbox/{stream}"
-        writer = await self.doorman.writer(inbox)
-        try:
-            for _ in range(_TRIES):
-                revision = (await self.stack.log.state(inbox)).revision
-                with contextlib.suppress(ConflictError):
-                    await self.stack.log.append(writer, [stated], expected=revision)
-                    return
-            raise DeadlineError(f"many others write to {inbox} at once: try again")
-        finally:
-            await self.doorman.release(writer)
+        """Append a signed statement to a stream's inbox, for its owner to read."""
+        await leave(self.stack.log, self.doorman, stream, stated)
 
 
 class Asking:

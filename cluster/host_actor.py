@@ -21,7 +21,7 @@ from ..actors.errors import (
     RuntimeUnavailableError,
     UnknownTaskError,
 )
-from ..actors.events import Requested
+from ..actors.events import Answered, Received, Requested
 from ..actors.packing import pack_input
 from ..actors.task_state import TASK, result_of
 from ..eventstore.ambient import readable_id
@@ -69,6 +69,14 @@ class HostActor:
     async def cancel(self, task: str, by: str, reason: str) -> None:
         """Cancel a task that lives here."""
         await self._do(self._host_call(lambda host: host.cancel_here(task, by, reason)))
+
+    async def deliver(self, task: str, message: Received, deadline: float) -> Answered | None:
+        """Take a message to a task that lives here."""
+        return await self._do(self._host_call(lambda host: host.deliver(task, message, deadline)))
+
+    async def query(self, task: str, name: str, given: bytes, deadline: float) -> bytes:
+        """What a task that lives here answers to a query."""
+        return await self._do(self._host_call(lambda host: host.query(task, name, given, deadline)))
 
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float

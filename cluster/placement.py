@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from ..actors.decider import Decider, Reply
 from ..actors.errors import DeadlineError, RuntimeUnavailableError
-from ..actors.events import Requested
+from ..actors.events import Answered, Received, Requested
 from ..eventstore.verify import Cause
 
 CALL = 60.0
@@ -73,6 +73,20 @@ class Remote:
 
     async def cancel(self, task: str, by: str, reason: str) -> None:
         await self.placement.call(self.placement.host_of(task), "cancel", task, by, reason)
+
+    async def deliver(self, task: str, message: Received, deadline: float) -> Answered | None:
+        arguments = (task, message, deadline)
+        answered: Answered | None = await self.placement.call(
+            self.placement.host_of(task), "deliver", *arguments, deadline=deadline + _ON_THE_WAY
+        )
+        return answered
+
+    async def query(self, task: str, name: str, given: bytes, deadline: float) -> bytes:
+        arguments = (task, name, given, deadline)
+        answer: bytes = await self.placement.call(
+            self.placement.host_of(task), "query", *arguments, deadline=deadline + _ON_THE_WAY
+        )
+        return answer
 
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def open_approvals(state: "TaskState") -> list[int]:
     """The numbers of the waits that a person must decide."""
-    return [number for number in sorted(state.open) if state.waits[number].kind == "approval"]
+    return [number for number in sorted(state.open) if state.waits[number].asks_a_person]
 
 
 def what_is_signed(wait: "WaitState") -> "list[RenderableType]":

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from ..actors.agent_events import Remembered
 from ..actors.agent_state import AgentState
-from ..actors.events import Checkpointed, Completed, Opened, Remembered, Requested, Settled, Stated
+from ..actors.events import Checkpointed, Completed, Opened, Requested, Settled, Stated
 from ..actors.statements import Approval, Statement
 from ..actors.task_state import TaskState, WaitState
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ..actors.delegation import child_id
 from ..actors.errors import RuntimeUnavailableError
-from ..actors.task import child_id
 from ..actors.task_state import TaskState
 from ..cluster.placement import Placement
 from ..cluster.ray_runtime import RayRuntime

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from agent_party import Agent, Capabilities, Party, Task, step
-from agent_party.actors.agent import Capability, capability_of, refuse_plain_transport, step_options
+from agent_party.actors.agent import Capability, capability_of, refuse_plain_transport
 from agent_party.actors.errors import ConfigurationError, InputError, UnknownCapabilityError
+from agent_party.actors.steps import step_options
 
 
 class Order(msgspec.Struct, frozen=True):

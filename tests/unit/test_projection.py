@@ -260,7 +260,8 @@ async def test_a_blob_that_is_missing_stops_only_its_commit(world: World, monkey
 async def test_an_unknown_event_stops_nothing(world: World) -> None:
     process = await lived(world)
     await process.host.leave()
-    from agent_party.actors.events import CORE, Registered
+    from agent_party.actors.agent_events import Registered
+    from agent_party.actors.events import CORE
 
     other = await world.process(events=[cls for cls in CORE if cls is not Registered])
     rows = await other.registry.tasks()

@@ -234,15 +234,15 @@ def _die_at(process: Process, n: int, when: str) -> None:
 
 
 async def test_an_effect_before_its_opening_is_durable_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    enter = Waits.enter
+    opened = Waits.opened
 
-    async def hasty(self: Waits, kind: Any, name: str, given: bytes = b"\xc0") -> Any:
-        if kind != "step" or self.replay.running or self._next < len(self._state.waits):
-            return await enter(self, kind, name, given)
-        number, _ = self._open(kind, name, given)
-        return number, WaitState(kind, name, given, b"", 0, 0, [])
+    async def hasty(self: Waits, number: int) -> WaitState:
+        opening = next(one for one in self._opening if one.wait == number)
+        if opening.kind != "step":
+            return await opened(self, number)
+        return WaitState(opening.kind, opening.name, opening.input, b"", 0, 0, [])
 
-    monkeypatch.setattr(Waits, "enter", hasty)
+    monkeypatch.setattr(Waits, "opened", hasty)
     state, moments, _ = await crashed_at(lambda process, moments: None)
     with pytest.raises(AssertionError, match="before its opening"):
         check(state, moments)
@@ -310,9 +310,10 @@ async def test_outcomes_given_in_another_order_are_caught(monkeypatch: pytest.Mo
     state = await run()
     assert msgspec.msgpack.decode(state.result or b"") == ["slow", "fast"]
 
-    async def at_once(self: Replay, number: int) -> None:
+    async def at_once(self: Replay, number: int) -> bool:
         self._wanted.add(number)
         self._move()
+        return True
 
     monkeypatch.setattr(Replay, "turn", at_once)
     state = await run()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent_party import Agent, Task, TaskCancelledError, TaskFailedError
+from agent_party.actors.delegation import child_id
 from agent_party.actors.errors import ReplayError
-from agent_party.actors.task import child_id
 from agent_party.eventstore.ambient import System
 from agent_party.eventstore.errors import IdReusedError
 from tests.unit.handlers_kit import does, failure, no_pauses, result, run, world

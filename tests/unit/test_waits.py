@@ -8,9 +8,9 @@ import pytest
 
 from agent_party.actors import replay, waits
 from agent_party.actors.errors import MovedError, ReplayError, SettledError
-from agent_party.actors.events import Advanced, Completed, Progressed, Requested, Settled
+from agent_party.actors.events import Advanced, Completed, Progressed, Requested, Settled, WaitKind
 from agent_party.actors.packing import pack
-from agent_party.actors.task_state import TaskState, evolve
+from agent_party.actors.task_state import TaskState, WaitState, evolve
 from agent_party.actors.waits import Waits
 from agent_party.eventstore.errors import PayloadError, StoreBusyError, UnknownOutcomeError
 from agent_party.eventstore.reading import Commit
@@ -44,9 +44,15 @@ class Stream:
         return Waits(self.state, self.record)
 
 
+async def enter(waits: Waits, kind: WaitKind, name: str, given: bytes = b"\xc0") -> tuple[int, WaitState]:
+    """Open a wait, durably, or have its record."""
+    number, recorded = waits.open(kind, name, given)
+    return number, recorded or await waits.opened(number)
+
+
 async def step(waits: Waits, name: str, value: Any = None) -> Settled:
     """A step without an effect."""
-    number, recorded = await waits.enter("step", name)
+    number, recorded = await enter(waits, "step", name)
     if recorded.settled is None:
         waits.settle(Settled(number, pack(value, name)))
     await waits.take(number)
@@ -142,9 +148,9 @@ async def test_another_wait_than_the_recorded_one_shows_both(kind: Any, name: st
     await step(stream.run(), "a")
     again = stream.run()
     with pytest.raises(ReplayError, match=rf"wait 0 is recorded as step 'a', and the handler now asks for {said}: "):
-        await again.enter(kind, name, given)
+        await enter(again, kind, name, given)
     with pytest.raises(ReplayError):
-        await again.enter("step", "a")  # a handler that swallows it gets no further
+        await enter(again, "step", "a")  # a handler that swallows it gets no further
     with pytest.raises(ReplayError):
         again.replay.ended("returns")
 
@@ -182,7 +188,7 @@ async def test_branches_replay_in_the_order_they_ran() -> None:
     run = stream.run()
 
     async def slow(of: Waits, first: asyncio.Event) -> None:
-        number, recorded = await of.enter("step", "slow")
+        number, recorded = await enter(of, "step", "slow")
         if recorded.settled is None:
             await first.wait()
             of.settle(Settled(number))
@@ -260,7 +266,7 @@ async def test_a_caller_that_is_cancelled_does_not_stop_a_commit() -> None:
     stream = Stream()
     run = stream.run()
     stream.gate.clear()
-    waiting = asyncio.ensure_future(run.enter("step", "a"))
+    waiting = asyncio.ensure_future(enter(run, "step", "a"))
     await until(lambda: bool(run._commits))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -275,7 +281,7 @@ async def test_nothing_follows_the_end() -> None:
     stream = Stream()
     run = stream.run()
     await run.flush(Completed(b"\xc0"))
-    for late in (run.enter("step", "a"), run.flush(Completed(b"\x01"))):
+    for late in (enter(run, "step", "a"), run.flush(Completed(b"\x01"))):
         with pytest.raises(SettledError):
             await late
     run.note(Progressed(1))
@@ -290,7 +296,7 @@ async def test_nothing_follows_the_end() -> None:
 async def test_who_no_longer_waits_for_an_answer_does_not_spoil_it() -> None:
     stream = Stream()
     run = stream.run()
-    number, _ = await run.enter("approval", "a")
+    number, _ = await enter(run, "approval", "a")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(run.answer(number), 0.001)
     run.settle(Settled(number, b"\x01"))
@@ -304,7 +310,7 @@ async def test_a_large_commit_is_several_events() -> None:
     big = b"\xc6" + (900_000).to_bytes(4) + bytes(900_000)
 
     async def one(n: int) -> None:
-        number, _ = await run.enter("step", f"s{n}", big)
+        number, _ = await enter(run, "step", f"s{n}", big)
         run.settle(Settled(number, big))
         await run.take(number)
 
@@ -313,5 +319,5 @@ async def test_a_large_commit_is_several_events() -> None:
     assert [len(events) for events in stream.commits] == [1, 5, 5]
     again = stream.run()
     for n in range(5):
-        _, recorded = await again.enter("step", f"s{n}", big)
+        _, recorded = await enter(again, "step", f"s{n}", big)
         assert recorded.settled is not None

@@ -42,7 +42,7 @@ async def ask(
     """
     from .approvals import at_a_terminal
 
-    merged = _object(given_json) | dict(_pair(text) for text in given or [])
+    merged = named(given, given_json)
     more = {"person": person} if person else {}
     asking, watching = not session.as_json and at_a_terminal(), {"approve": approve, "person": person}
     async with session.party(code=True, create=True, **more) as party:
@@ -75,6 +75,21 @@ async def finished(session: Session, task: "TaskHandle[Any]", timeout: float, **
     from .approvals import readable
 
     return Answer({"task": task.id, "status": state.status, "result": value}, readable(value))
+
+
+def named(given: list[str] | None, given_json: str) -> dict[str, Any]:
+    """An input by name, as it was typed; `InputError` says what is none."""
+    return _object(given_json) | dict(_pair(text) for text in given or [])
+
+
+def as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """The same, each value read as JSON where it is JSON."""
+    return {name: _read(value, False) if isinstance(value, _Text) else value for name, value in values.items()}
+
+
+def value_of(text: str) -> Any:
+    """A value as it was typed: as JSON where it is JSON."""
+    return _read(_Text(text), False)
 
 
 class _Text(str):

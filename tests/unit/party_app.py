@@ -22,6 +22,26 @@ async def publish(task: Task, topic: str) -> str:
     return f"{topic}: {answer.note or 'no remark'}"
 
 
+@writer.on("text.listen")
+async def listen(task: Task) -> str:
+    """Waits for a word, and counts others."""
+    words: list[str] = []
+
+    def check(word: str) -> None:
+        if not word:
+            raise ValueError("there is no word in it")
+
+    def add(word: str) -> int:
+        words.append(word)
+        return len(words)
+
+    task.on_update("add", add, validate=check)
+    task.on_query("words", lambda: words)
+    heard = await task.signal("word")
+    await task.step(len, heard)
+    return f"heard {heard}"
+
+
 @writer.on("text.fail")
 async def fail(task: Task) -> str:
     """Fails."""

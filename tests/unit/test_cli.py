@@ -33,7 +33,8 @@ def test_every_exit_code_is_documented() -> None:
 
 def test_every_command_is_documented_with_an_example(cli: Cli) -> None:
     said = (ROOT / "docs" / "cli.md").read_text()
-    groups = {"task": ["list", "show", "watch", "approve", "reject", "cancel"], "agent": ["list", "show"]}
+    groups = {"task": ["list", "show", "watch", "approve", "reject", "cancel"], "schedule": ["add", "list", "remove"], "agent": ["list", "show"]}
+    groups["task"] += ["signal", "update", "query", "pause", "resume"]
     groups["log"] = ["streams", "read", "verify", "export", "head", "root", "forget"]
     names = [f"{group} {name}" for group, found in groups.items() for name in found]
     for name in [*names, "ask", "replay", "doctor", "demo"]:

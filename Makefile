@@ -23,7 +23,7 @@ endif
 CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
 SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help setup demo test test-unit lint types format bench docs-check build clean
+.PHONY: help setup demo test test-unit lint types format bench bench-peers docs-check mutants build clean
 
 help: ## list the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -72,8 +72,18 @@ format: $(STAMP) ## let ruff format and fix what it can
 bench: $(STAMP) ## run the benchmarks, side by side with raw parts
 	$(PY) -m benchmarks $(ARGS)
 
+bench-peers: $(STAMP) ## the same beside DBOS, LangGraph, Temporal and Restate; they go to .venv-peers/ and the user's cache
+	{ VIRTUAL_ENV= UV_PROJECT_ENVIRONMENT=.venv-peers .venv/bin/uv sync --frozen --no-progress --inexact --python $(PY) --no-default-groups --group peers; \
+	.venv/bin/uv pip install --no-progress --python .venv-peers/bin/python -r benchmarks/peers/requirements.txt; \
+	$(PY) -m benchmarks.peers.servers; } >&2
+	python=.venv-peers/bin/python; $$python -c 'import agent_party' 2>/dev/null || python=$(PY); \
+	$$python -m benchmarks.peers $(ARGS)
+
 docs-check: $(STAMP) ## execute the code of the README and the docs
 	$(PY) -m pytest tests/docs $(ARGS)
+
+mutants: $(STAMP) ## plant every bug of tests/mutants/book.py and see it caught; ARGS="name ..." for some
+	$(PY) -m tests.mutants $(ARGS)
 
 build: $(STAMP) ## build the wheel and the source distribution into dist/
 	.venv/bin/uv build $(ARGS) >&2

@@ -3,12 +3,14 @@
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
 from .agent import Handler
 from .errors import ConfigurationError, CycleError, TaskCancelledError, TaskFailedError
 from .events import Failure, Parent, Requested, Settled
-from .packing import pack_input, unpack
+from .packing import pack, pack_input, unpack
 from .task_state import WaitState
 
 if TYPE_CHECKING:
@@ -73,6 +75,20 @@ class Delegation:
             if left == 0 or settled.failure.kind == "TaskCancelledError":
                 return self._failed(settled.wait, settled.failure)
         return None
+
+    async def start(self, capability: str | Handler, **given: Any) -> str:
+        """Have work done and do not wait for it: the id of a task that goes on when this one ends."""
+        name = self._cell.capability_of(capability)
+        packed = pack_input(given, f"the input of {name}")
+
+        async def run(wait: int, opened: WaitState) -> Settled:
+            requested = Requested(name, packed, self._agent, Parent(self._task.id, wait), self._cell.state.by)
+            requested = msgspec.structs.replace(requested, within=self._within, detached=True)
+            child = await self._cell.work.start(wait, requested, opened)
+            return Settled(wait, pack(child, "a task's id"))
+
+        settled = await self._task.wait_for("step", f"start {name}", packed, run)
+        return str(msgspec.msgpack.decode(settled.value))
 
     async def _once(self, name: str, packed: bytes, chain: tuple[bytes, ...]) -> Settled:
         async def run(wait: int, opened: WaitState) -> Settled:

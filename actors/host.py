@@ -26,6 +26,7 @@ from .inbox import leave
 from .presence import Presence
 from .registrations import Registrations
 from .runtime import DEADLINE, Runtime
+from .schedules import schedules
 from .supervisor import Supervisor
 from .task_state import TASK, TaskState
 from .watch import Calm, Watch
@@ -87,7 +88,7 @@ class Host:
 
     def handler_for(self, state: TaskState) -> tuple[Agent, Capability] | None:
         """Who here can do a task."""
-        for agent in self.agents.values():
+        for agent in (*self.agents.values(), *([schedules] if self.agents else [])):
             capability = agent.capabilities.get(state.capability)
             if capability and state.agent in ("", agent.name):
                 return agent, capability

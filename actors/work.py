@@ -90,10 +90,15 @@ class Work:
 
     async def child(self, wait: int, requested: Requested, opened: WaitState) -> Settled:
         """Start the child of a wait, if it has not started, and wait for what it comes to."""
+        child = await self.start(wait, requested, opened)
+        return await self.durably(self._ours(self._cell.host.outcome(child, wait)))
+
+    async def start(self, wait: int, requested: Requested, opened: WaitState) -> str:
+        """Have the task of a wait on the log: its id."""
         cell = self._cell
         child = child_id(cell.id, wait, cell.state.begun)
         await self._ours(cell.host.place(child, requested, cause_of(cell.stream, opened)))
-        return await self.durably(self._ours(cell.host.outcome(child, wait)))
+        return child
 
     async def keep(self, name: str, content: bytes) -> Artifact:
         """Put an artifact of this task into the blobs."""

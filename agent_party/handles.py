@@ -47,6 +47,7 @@ class TaskHandle(Generic[T]):
 
     def __init__(self, party: "Party", task: str, output: Any = Any) -> None:
         self._party, self.id, self._output = party, task, output
+        self._message_id, self._deadline = "", 30.0
         self.stream = stream_of("task", task)
 
     async def state(self, at: int | None = None) -> TaskState:
@@ -104,31 +105,39 @@ class TaskHandle(Generic[T]):
         """The same, saying no."""
         await self._state("reject", name, note, person, wait)
 
-    async def signal(self, name: str, value: Any = None, *, message_id: str = "", deadline: float = 30.0) -> None:
-        """Send the task a message, which it gets when it asks for one of this name; it is on the log then. The same
-        ``message_id`` again does nothing. `SettledError` for a task that has finished."""
-        message = self._message("signal", name, pack_input(value, f"signal {name}"), message_id)
-        await self._party.runtime.deliver(self.id, message, deadline)
+    def using(self, *, message_id: str = "", deadline: float = 30.0) -> "TaskHandle[T]":
+        """Options for the message that is sent next. ``message_id``: the same id is the same message. ``deadline``:
+        seconds."""
+        handle = TaskHandle(self._party, self.id, self._output)
+        handle._message_id, handle._deadline = message_id, deadline
+        return handle
 
-    async def update(self, name: str, *, message_id: str = "", deadline: float = 30.0, **given: Any) -> Any:
+    async def signal(self, name: str, value: Any = None) -> None:
+        """Send the task a message, which it gets when it asks for one of this name; it is on the log then.
+        `SettledError` for a task that has finished."""
+        message = self._message("signal", name, pack_input(value, f"signal {name}"))
+        await self._party.runtime.deliver(self.id, message, self._deadline)
+
+    async def update(self, name: str, /, **given: Any) -> Any:
         """Have the task change something, and give its answer. Raises `RefusedError` where its validator or the update
         itself says no, and `DeadlineError`: it may still be done then, ask again with the same ``message_id``."""
-        message = self._message("update", name, pack_input(given, f"update {name}"), message_id)
-        answered = await self._party.runtime.deliver(self.id, message, deadline)
+        message = self._message("update", name, pack_input(given, f"update {name}"))
+        answered = await self._party.runtime.deliver(self.id, message, self._deadline)
         if answered and answered.failure:
             failure = answered.failure
             said = failure.message if failure.kind == "RefusedError" else f"{failure.kind}: {failure.message}"
             raise RefusedError(f"task {self.id} refused update {name!r}: {said}")
         return msgspec.msgpack.decode(answered.value) if answered else None
 
-    async def query(self, name: str, *, deadline: float = 30.0, **given: Any) -> Any:
+    async def query(self, name: str, /, **given: Any) -> Any:
         """Ask the task's handler something; nothing is recorded. Raises `RefusedError`, `SettledError`."""
         packed = pack_input(given, f"query {name}")
-        return msgspec.msgpack.decode(await self._party.runtime.query(self.id, name, packed, deadline))
+        return msgspec.msgpack.decode(await self._party.runtime.query(self.id, name, packed, self._deadline))
 
-    def _message(self, kind: Literal["signal", "update"], name: str, packed: bytes, message_id: str) -> Received:
+    def _message(self, kind: Literal["signal", "update"], name: str, packed: bytes) -> Received:
         ambient, person = self._party.stack.log.ambient, self._party.settings.person or None
-        identity = hashlib.sha256(message_id.encode()).digest()[:16] if message_id else ambient.random(16)
+        chosen = self._message_id
+        identity = hashlib.sha256(chosen.encode()).digest()[:16] if chosen else ambient.random(16)
         return Received(kind, name, packed, identity, self._party.doorman.person(person)[0])
 
     async def pause(self, reason: str = "", *, person: str | None = None) -> None:

@@ -15,6 +15,7 @@ from .actors.inbox import leave
 from .actors.local import LocalRuntime
 from .actors.packing import pack_input
 from .actors.runtime import Runtime
+from .actors.schedules import CAPABILITY, Missed, Overlap, Schedule, checked, schedules
 from .actors.watch import Watch
 from .apps import find_app
 from .cluster.ray_environment import prepare
@@ -132,6 +133,27 @@ class Party:
         """Options for what is asked next. ``request_id``: the same id is the same task, ever. ``within``: seconds."""
         return Asking(self, request_id, within, agent)
 
+    async def schedule(
+        self,
+        name: str,
+        capability: str,
+        *,
+        cron: str,
+        zone: str = "UTC",
+        missed: Missed = "skip",
+        overlap: Overlap = "wait",
+        **given: Any,
+    ) -> TaskHandle[None]:
+        """Have work done at the times of a cron line, in a time zone, until the schedule's task is cancelled.
+
+        The same name is the same schedule. ``missed``: whether times at which nothing ran are left out, made up for
+        once, or each. ``overlap``: whether the next waits for the one before to end. `ConfigurationError` for a line
+        that never fires.
+        """
+        schedule = checked(Schedule(name, capability, cron, zone, missed, overlap, given), self.stack.log.ambient.now())
+        asking = self.using(request_id=f"schedule {name}", agent=schedules.name)
+        return await asking.ask(CAPABILITY, schedule=schedule)
+
     def task(self, task: str) -> TaskHandle[Any]:
         """The handle of a task by its id."""
         return TaskHandle(self, task)
@@ -175,11 +197,12 @@ class Asking:
         packed = pack_input(given, f"the input of {name}")
         agent = self._agent or await party.dj.resolve(name)
         who, _ = party.doorman.person(party.settings.person or None)
-        task = self._task_id()
+        task = self.task_id()
         await party.runtime.place(task, Requested(name, packed, agent=agent, by=who, within=self._within))
         return TaskHandle(party, task, declared.output if declared else Any)
 
-    def _task_id(self) -> str:
+    def task_id(self) -> str:
+        """The id of the task that is asked for: the same for the same request id, a new one without."""
         log = self._party.stack.log
         if not self._request_id:
             return readable_id(log.ambient.random(10))

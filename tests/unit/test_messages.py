@@ -47,8 +47,10 @@ async def test_signals_are_given_in_order_those_before_they_are_asked_for_too(wo
     await process.host.deliver("t", message("signal", "word", 1, value="two"))
     process = await crashed(world, process, agent)
     await process.host.deliver("t", message("signal", "word", 1, value="two"))
-    await process.host.deliver("t", message("signal", "word", 2, value="three"))
-    assert result(await process.finished("t")) == ["one", "two", "three"]
+    third = message("signal", "word", 2, value="three")
+    await asyncio.gather(process.host.deliver("t", third), process.host.deliver("t", third))
+    state = await process.finished("t")
+    assert (result(state), state.mail) == (["one", "two", "three"], {})
     with pytest.raises(SettledError, match="has finished"):
         await process.host.deliver("t", message("signal", "word", 3))
 

@@ -17,8 +17,8 @@ def quiet(line: str) -> None:
     """Say nothing."""
 
 
-def agents(note: Note = quiet) -> list[Agent]:
-    """``note(line)`` is called by each effect, once for each time it runs."""
+def agents(note: Note = quiet, hour: float = 3600) -> list[Agent]:
+    """``note(line)`` is called by each effect, once for each time it runs. ``hour``: how many seconds one lasts."""
     lead, leg = Agent("lead", version="1"), Agent("leg", version="1")
 
     @step()
@@ -34,7 +34,7 @@ def agents(note: Note = quiet) -> list[Agent]:
         note(f"book {name}")
         return f"booked {name}"
 
-    @step(retries=2, backoff=60, jitter=0)
+    @step(retries=2, backoff=hour / 60, jitter=0)
     async def pay(amount: int) -> None:
         note(f"pay {amount}")
         raise ValueError("no money")
@@ -42,7 +42,7 @@ def agents(note: Note = quiet) -> list[Agent]:
     @leg.on("leg.walk")
     async def walk(task: Task, name: str, hours: int) -> str:
         first = await task.step(fetch, name)
-        await task.sleep(hours * 3600)
+        await task.sleep(hours * hour)
         return first + str(await task.step(fetch, f"{name}-{hours}"))
 
     @lead.on("journey")
@@ -56,9 +56,9 @@ def agents(note: Note = quiet) -> list[Agent]:
             task.ask("leg.walk", name="west", hours=2), task.ask("leg.walk", name="east", hours=1)
         )
         await task.memory.set("legs", legs)
-        winner, _ = await task.first(task.sleep(7200), task.signal("hurry"))
+        winner, _ = await task.first(task.sleep(200 * hour), task.signal("hurry"))
         try:
-            await task.within(600, task.signal("never"))
+            await task.within(hour / 6, task.signal("never"))
         except TimeoutError:
             extra.append("late")
         kept = await task.artifact("plan", "\n".join(fetched))
@@ -71,7 +71,7 @@ def agents(note: Note = quiet) -> list[Agent]:
                 await task.step(pay, 100)
         except Exception as error:
             extra.append(type(error).__name__)
-        await task.sleep(86_400)
+        await task.sleep(24 * hour)
         return {
             "fetched": fetched,
             "together": together,
@@ -90,15 +90,15 @@ def waits_for(state: TaskState, kind: str, name: str) -> bool:
     return any(state.waits[wait].kind == kind and state.waits[wait].name == name for wait in state.open)
 
 
-async def drive(party: Party) -> Any:
+async def drive(party: Party, request: str = REQUEST) -> Any:
     """Ask, signal, update, approve; each once, however often this is called."""
-    task: TaskHandle[Any] = await party.using(request_id=REQUEST).ask("journey", names=["a", "b", "c"])
+    task: TaskHandle[Any] = await party.using(request_id=request).ask("journey", names=["a", "b", "c"])
     async for state in task.watch():
         if state.finished:
             break
         if waits_for(state, "signal", "hurry"):
-            await task.using(message_id="more").update("add", name="more")
-            await task.using(message_id="hurry").signal("hurry")
+            await task.using(message_id=f"more {request}").update("add", name="more")
+            await task.using(message_id=f"hurry {request}").signal("hurry")
         if waits_for(state, "approval", "go"):
             try:
                 await task.approve("go")

@@ -24,6 +24,7 @@ S = TypeVar("S")
 WINDOW = 1_000
 SNAPSHOT_EVERY = 500
 _TRIES = 20
+_AT_ONCE = 50
 _log = logging.getLogger("agent_party")
 
 
@@ -47,12 +48,13 @@ class Fold(Generic[S]):
 
 
 class Folded(Generic[S]):
-    """A fold that has come to a revision."""
+    """A fold that has come to a revision. ``packed``: bytes of the snapshot that it came from, if it did."""
 
     def __init__(self, fold: Fold[S], stream: str) -> None:
         self.fold, self.stream = fold, stream
         self.state, self.revision, self.head = fold.initial(), 0, b""
         self.recent: dict[bytes, tuple[bytes, int]] = {}
+        self.packed = 0
 
     def add(self, commit: Commit) -> None:
         """Evolve by one commit."""
@@ -71,7 +73,7 @@ class Folded(Generic[S]):
         """The reverse of `pack`."""
         state, recent = msgspec.msgpack.decode(data, type=tuple[bytes, dict[bytes, tuple[bytes, int]]])
         self.state = msgspec.msgpack.decode(state, type=self.fold.state_type)
-        self.recent, self.revision, self.head = recent, revision, head
+        self.recent, self.revision, self.head, self.packed = recent, revision, head, len(data)
 
 
 async def load(
@@ -83,8 +85,11 @@ async def load(
     if kept and await _stands(log, stream, kept[0], kept[1]):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError):
             folded.unpack(kept[2], kept[0], kept[1])
-    async for commit in log.read(stream, folded.revision + 1, at):
-        folded.add(commit)
+    head = (await log.state(stream)).revision if at is None else at
+    for first in range(folded.revision + 1, head + 1, _AT_ONCE):
+        async for commit in log.read(stream, first, min(head, first + _AT_ONCE - 1)):
+            folded.add(commit)
+        await asyncio.sleep(0)  # so that a long stream does not keep the others of this process waiting
     return folded
 
 
@@ -104,24 +109,27 @@ class Activation(Generic[S]):
         self.writer: Writer | None = None
         self.ended = False
         self._lock = asyncio.Lock()
-        self._snapshot_at = 0
+        self._snapshot_at = self._snapshot_size = self._written = 0
 
     @property
     def state(self) -> S:
         """The state after everything recorded."""
         return self.folded.state
 
-    async def start(self, grant: Callable[[str], Any]) -> None:
-        """Take the stream over (``grant(stream)`` gives key and grant), then load it: what comes after is ours."""
-        self.writer = await grant(self.stream)
+    async def start(self, grant: Callable[[str], Any], kept: Writer | None = None) -> None:
+        """Take the stream over (``grant(stream)`` gives key and grant), then load it: what comes after is ours.
+
+        ``kept``: key and grant that this process has had since it let go of the stream, if they still count.
+        """
+        self.writer = kept or await grant(self.stream)
         self.folded = await load(self.log, self.fold, self.stream, snapshots=self.snapshots)
-        self._snapshot_at = self.folded.revision
+        self._snapshot_at, self._snapshot_size = self.folded.revision, self.folded.packed
 
     async def command(
         self, command_id: bytes, request: bytes, decide: Callable[[S], Sequence[Any]], cause: Cause | None = None
     ) -> tuple[Any, ...]:
         """Decide and record, once for each id. ``request``: the command's bytes; others under its id are refused."""
-        digest = request_digest(self.log.keyring.secret(self.log.identity, "request"), request)
+        digest = request_digest(self.log.secret("request"), request)
         async with self._lock:
             for _ in range(_TRIES):
                 if known := self.folded.recent.get(command_id):
@@ -183,6 +191,7 @@ class Activation(Generic[S]):
                 tuple(events), None, appended.slice, appended.position,
             )  # fmt: skip
             self.folded.add(commit)
+            self._written += appended.size
             self._maybe_snapshot()
             return commit
         raise UnknownOutcomeError(self.stream, command_id)
@@ -196,15 +205,25 @@ class Activation(Generic[S]):
         return own
 
     def _maybe_snapshot(self) -> None:
-        if self.folded.revision - self._snapshot_at >= SNAPSHOT_EVERY:
-            self.snapshot()
+        """After so many commits, and not before as many bytes were recorded as the last snapshot had.
 
-    def snapshot(self) -> None:
-        """Keep the fold, so that the next activation need not read the whole stream."""
-        if self.snapshots and self.folded.revision > self._snapshot_at:
-            self._snapshot_at = self.folded.revision
+        So all snapshots of a stream together are no larger than a few times what was recorded, however it grows.
+        """
+        if self._written >= self._snapshot_size:
+            self.snapshot(SNAPSHOT_EVERY)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being decided or recorded."""
+        return self._lock.locked()
+
+    def snapshot(self, worth: int = 1) -> None:
+        """Keep the fold, so that the next activation need not read the whole stream; if it is ``worth`` commits on."""
+        if self.snapshots and self.folded.revision - self._snapshot_at >= worth:
+            self._snapshot_at, self._written = self.folded.revision, 0
             try:
                 packed = self.folded.pack()
+                self._snapshot_size = len(packed)
                 if not self.fold.trusted and not self._comes_back(packed):
                     _log.warning(
                         "the state of %s does not survive being stored: no snapshot of it is kept", self.stream

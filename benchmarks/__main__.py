@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .activation import activation
 from .appending import group_commit, one_at_a_time
+from .growth import growth
 from .measure import Figure, Report, machine, save, show, told
 from .size import size
 from .verification import verification
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "verification": verification,
     "size": size,
     "activation": activation,
+    "growth": growth,
 }
 RESULTS = Path(__file__).parent / "results"
 

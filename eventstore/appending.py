@@ -9,12 +9,12 @@ for in what was read, and if it is not there, prepared again, which either signs
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
 
 from .backends.index_file import IndexDamaged
 from .commit import Built
 from .errors import AppendError, LogError, LogRolledBack, StoreBusyError, StoreError, UnknownOutcomeError
 from .index import Behind, Index
+from .pending import Appended, Pending
 from .tape import START, Attempt, Entry, Indefinite, Tape
 from .verify import SliceState, StreamState, judge, parse
 
@@ -22,63 +22,8 @@ GROUP = 256
 PATIENCE = 1.0
 """Seconds to read on for a record before the same bytes are sent again."""
 _HEALINGS = 3
-
-
-class Appended(NamedTuple):
-    """An acknowledged commit: revision (0 for a control commit), hash, slice, position, and the time in the record."""
-
-    revision: int
-    commit: bytes
-    slice: int
-    position: int
-    time: int
-
-
-class Prepare(Protocol):
-    """Builds the record on a stream's state; raises an `AppendError` to refuse; None: there is nothing to write."""
-
-    def __call__(self, state: StreamState) -> Built | None: ...
-
-
-class Pending:
-    """One append on its way. A stream has at most one. ``sent``: the tape may have the bytes, or get them yet."""
-
-    def __init__(self, stream: bytes, prepare: Prepare, deadline: float) -> None:
-        self.stream, self.prepare, self.deadline = stream, prepare, deadline
-        self.built: Built | None = None
-        self.basis: tuple[StreamState, SliceState] | None = None
-        self.sent = False
-        self.done: asyncio.Future[Appended | None] = asyncio.get_running_loop().create_future()
-        self._told: asyncio.Future[None] | None = None
-
-    async def told(self) -> None:
-        """Wait until it is resolved, or for `tell`. Cancelling this cancels the wait only."""
-        if not self.done.done():
-            self._told = asyncio.get_running_loop().create_future()
-            await self._told
-
-    def tell(self) -> None:
-        """Have whoever waits look again."""
-        if self._told and not self._told.done():
-            self._told.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        """Resolve with an error, unless resolved. One that does not say what became of the record means unknown."""
-        if self.done.done():
-            return
-        if self.built and self.sent and not isinstance(error, (AppendError, LogError)):
-            unknown = UnknownOutcomeError(self.stream.decode(), self.built.commit)
-            unknown.__cause__ = error
-            error = unknown
-        self.done.set_exception(error)
-        self.done.exception()  # its caller may be gone: that is no exception which nobody looked at
-        self.tell()
-
-    def succeed(self, appended: Appended | None) -> None:
-        """Resolve as acknowledged, unless resolved."""
-        if not self.done.done():
-            self.done.set_result(appended)
-            self.tell()
+_TURNS = 8
+"""Turns of the event loop for which the first of a group waits at most, as long as others come."""
 
 
 class Appender:
@@ -93,29 +38,94 @@ class Appender:
         self.grown: Callable[[], None] = lambda: None
         self.heal: Callable[[int], Awaitable[None]] | None = None
         self._queue: list[Pending] = []
+        self._gathering = False
         self._task: asyncio.Task[None] | None = None
 
-    def submit(self, pending: Pending) -> None:
-        """Queue an append; it goes out with the next group."""
+    async def submit(self, pending: Pending) -> None:
+        """Queue an append, and wait until it is done or `Pending.tell` is called.
+
+        The first one of a turn of the event loop lets the others of that turn come, and sends them all, if that can
+        be done without waiting; else a task does. Cancelling this does not stop the append.
+        """
         self._queue.append(pending)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if not self._gathering and (self._task is None or self._task.done()):
+            self._gathering = True
+            try:
+                await self._gather()
+            finally:
+                self._gathering = False
+                if self._queue:
+                    self._task = asyncio.get_running_loop().create_task(self._run())
+        await pending.told()
+
+    async def _gather(self) -> None:
+        """Wait for as long as others come, and send them all."""
+        for _ in range(_TURNS):
+            count = len(self._queue)
+            await asyncio.sleep(0)
+            if len(self._queue) == count:
+                break
+        group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
+        if not self._is_settled_at_once(group):
+            self._queue = group + self._queue
 
     async def idle(self) -> None:
         """Wait until nothing is queued."""
-        while self._task and not self._task.done():
-            await asyncio.wait([self._task])
+        while self._gathering or (self._task and not self._task.done()):
+            if self._task and not self._task.done():
+                await asyncio.wait([self._task])
+            else:
+                await asyncio.sleep(0)
 
     async def _run(self) -> None:
         while self._queue:
             group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
-            try:
-                await self._settled(group)
-            except Exception as error:  # every waiter must hear of it, whatever it is
-                for pending in group:
-                    pending.fail(error)
-            self.grown()
+            if not self._is_settled_at_once(group):
+                try:
+                    await self._settled(group)
+                except Exception as error:  # every waiter must hear of it, whatever it is
+                    for pending in group:
+                        pending.fail(error)
+                self.grown()
             await asyncio.sleep(0)
+
+    def _is_settled_at_once(self, group: list[Pending]) -> bool:
+        """Settle a group without waiting for anything, as nearly all can be on a quick tape. False: `_settled`."""
+        if self.lock.locked() or not self._index.is_bound(self.lane):
+            return False
+        try:
+            return self._settle_at_once([pending for pending in group if not pending.done])
+        except (Behind, IndexDamaged, Indefinite):
+            return False
+        except Exception as error:  # as in `_run`
+            for pending in group:
+                pending.fail(error)
+            return True
+
+    def _settle_at_once(self, group: list[Pending]) -> bool:
+        for pending in group:
+            if self._build(pending) or (pending.built and pending.built.blobs):
+                return False
+        own = {pending.built.raw: pending for pending in group if pending.built}
+        if own and (attempt := self._placed_at_once(group, list(own))):
+            for entry in attempt.entries:
+                self._take(entry, own)
+            self.grown()
+        return all(pending.done for pending in group)
+
+    def _placed_at_once(self, group: list[Pending], raws: list[bytes]) -> Attempt | None:
+        unmark = _marked_as_sent(group)
+        try:
+            self._index.make_room()
+            attempt = self._tape.append_at_once(self.lane, raws, self.seen)
+        except Indefinite:
+            raise
+        except (StoreError, LogError):
+            unmark()
+            raise
+        if attempt is None or not attempt.placed:
+            unmark()
+        return attempt
 
     async def _settled(self, group: list[Pending]) -> None:
         """Settle a group, over a damaged index if need be: its records are found again where they stand."""
@@ -142,24 +152,19 @@ class Appender:
 
     async def _append(self, group: list[Pending], raws: list[bytes]) -> Attempt | None:
         """Send the records; None if nobody can say whether they were placed."""
-        sent, placed = [pending.sent for pending in group], True
-        for pending in group:
-            pending.sent = True
+        unmark = _marked_as_sent(group)
         try:
             self._index.make_room()
             await self.bind()
             attempt = await self._tape.append(self.lane, raws, self.seen)
-            placed = attempt.placed
-            return attempt
         except Indefinite:
             return None
         except (StoreError, LogError):
-            placed = False
+            unmark()
             raise
-        finally:
-            if not placed:
-                for pending, before in zip(group, sent, strict=True):
-                    pending.sent = before
+        if not attempt.placed:
+            unmark()
+        return attempt
 
     async def _prepared(self, group: list[Pending]) -> list[Pending]:
         """Those that have bytes to send, all built on what was read so far; the others are answered."""
@@ -167,7 +172,7 @@ class Appender:
         while True:
             seen, refused = self.seen.place, list[tuple[Pending, AppendError]]()
             for pending in group:
-                if not pending.done.done() and (refusal := await self._build(pending)):
+                if not pending.done and (refusal := await self._ready(pending)):
                     refused.append((pending, refusal))
             if refused and not caught_up:  # refuse on the newest state only: a grant may not have been read yet
                 caught_up = True
@@ -175,23 +180,37 @@ class Appender:
             elif seen == self.seen.place:  # else what was built first may be stale, and the tape would not know
                 for pending, refusal in refused:
                     pending.fail(refusal)
-                return [pending for pending in group if not pending.done.done()]
+                return [pending for pending in group if not pending.done]
 
-    async def _build(self, pending: Pending) -> AppendError | None:
+    async def _ready(self, pending: Pending) -> AppendError | None:
+        """Build what is to be sent, and put what belongs into the blobs there first."""
+        await self.state(pending.stream)
+        refusal = self._build(pending)
+        if refusal or not (built := pending.built) or built is pending.complete:
+            return refusal
+        try:
+            for blob in built.blobs:
+                await self._put_blob(blob)
+            pending.complete = built
+        except AppendError as error:
+            return error
+        except Exception as error:  # one caller's mistake is no other's
+            pending.fail(error)
+        return None
+
+    def _build(self, pending: Pending) -> AppendError | None:
         """See that a pending append has bytes which the rule would accept now; or why it is refused."""
-        state = await self.state(pending.stream)
+        state = self._index.state(pending.stream)
         if (built := pending.built) and pending.basis:
             part = self._index.part(built.slice)[0]
             if pending.basis == (state, part) or self._acceptable(built, state, part):
                 return None
             if pending.sent and (position := self._index.find(pending.stream, built.commit)) is not None:
-                pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time))
+                pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time, built.size))
                 return None
         pending.built, pending.basis, pending.sent = None, None, False
         try:
             built = pending.prepare(state)
-            for blob in built.blobs if built else ():
-                await self._put_blob(blob)
         except AppendError as refusal:
             return refusal
         except Exception as error:  # one caller's mistake is no other's
@@ -231,21 +250,30 @@ class Appender:
     async def take(self, entries: list[Entry], own: dict[bytes, Pending]) -> None:
         """Judge what stands on the tape next, and answer those whose records are among it."""
         for entry in entries:
-            pending = own.get(entry.raw)
-            position = await self._take(entry, own=pending is not None)
-            if pending and pending.built and position is not None:
-                built = pending.built
-                pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time))
+            while True:
+                try:
+                    self._take(entry, own)
+                    break
+                except Behind:
+                    await self._jump()
 
-    async def _take(self, entry: Entry, *, own: bool) -> int | None:
+    def _take(self, entry: Entry, own: dict[bytes, Pending]) -> None:
+        pending = own.get(entry.raw)
+        position = self._position(entry, pending)
+        if pending and pending.built and position is not None:
+            built = pending.built
+            pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time, built.size))
+
+    def _position(self, entry: Entry, own: Pending | None) -> int | None:
         """The position of an entry, or None if the rule did not accept it."""
-        while entry.place > self.seen.place:
-            try:
-                taken = self._index.take(self.lane, entry, own=own)
-                return None if taken.finding else taken.position
-            except Behind:
-                await self._jump()
-        return self._index.position_at(self.lane, entry.place)
+        if entry.place <= self.seen.place:
+            return self._index.position_at(self.lane, entry.place)
+        if own and own.built and own.basis:
+            known = self._index.take_own(self.lane, entry, own.built, *own.basis)
+            if known is not None:
+                return known
+        taken = self._index.take(self.lane, entry, own=own is not None)
+        return None if taken.finding else taken.position
 
     async def read(self, limit: int = 2_000) -> bool:
         """Read on by up to ``limit`` entries; False at the end. Call with the lock held."""
@@ -265,7 +293,7 @@ class Appender:
         while True:
             entries = await self._tape.read(self.lane, self.seen.place, 2_000)
             await self.take(entries, own)
-            if not any([await self._may_come(pending) for pending in own.values() if not pending.done.done()]):
+            if not any([await self._may_come(pending) for pending in own.values() if not pending.done]):
                 return
             if not entries:
                 if (left := until - clock()) <= 0:
@@ -302,3 +330,16 @@ class Appender:
         if self._task:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+
+def _marked_as_sent(group: list[Pending]) -> Callable[[], None]:
+    """Mark them, and return what takes that back."""
+    before = [pending.sent for pending in group]
+    for pending in group:
+        pending.sent = True
+
+    def unmark() -> None:
+        for pending, sent in zip(group, before, strict=True):
+            pending.sent = sent
+
+    return unmark

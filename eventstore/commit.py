@@ -28,10 +28,15 @@ from .verify import (
     ZERO,
     Cause,
     Identity,
+    SliceState,
+    StreamState,
     sha256,
     slice_of,
     tree_root,
 )
+
+FORMAT = 0
+"""The format that is written."""
 
 
 class SigningKey(NamedTuple):
@@ -83,7 +88,8 @@ class Draft(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A record, its hash, and the ciphertexts that must lie in the blobs before it is appended."""
+    """A record, its hash, the ciphertexts that must lie in the blobs before it is appended, what `follows` needs to
+    know, and how many bytes of payload there are in all."""
 
     raw: bytes
     commit: bytes
@@ -91,6 +97,11 @@ class Built(NamedTuple):
     slice: int
     blobs: list[bytes]
     time: int
+    stream: bytes
+    prev: bytes
+    grant: bytes
+    signer: bytes
+    size: int = 0
 
 
 def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes, key: SigningKey, inline: int) -> Built:
@@ -101,9 +112,11 @@ def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes,
     leaves: list[bytes] = []
     blobs: list[bytes] = []
     extracted: dict[bytes, bytes] = {}
+    total = 0
     for index, payload in enumerate(draft.payloads):
         head, content = _seal(log, draft, revision, index, payload, extracted)
         digest = hashlib.sha256(content).digest()
+        total += len(content)
         if len(content) > inline:
             blobs.append(content)
             head, content = b"\1" + head[1:], digest
@@ -111,16 +124,18 @@ def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes,
         leaves.append(sha256(EVENT_TAG, size, head, digest))
         parts += (size, head, content)
     body = b"".join(parts)
-    return _record(log, draft, (DATA, prev, revision, grant, len(leaves)), body, leaves, key)._replace(blobs=blobs)
+    return _record(log, draft, (DATA, prev, revision, grant, len(leaves)), body, leaves, key)._replace(
+        blobs=blobs, size=total
+    )
 
 
 def _seal(
     log: Identity, draft: Draft, revision: int, index: int, payload: Payload, extracted: dict[bytes, bytes]
 ) -> tuple[bytes, bytes]:
     """An event's header and what stands under it."""
-    if len(payload.attachments) > MAX_ATTACHMENTS:
-        raise PayloadError(f"an event has at most {MAX_ATTACHMENTS} attachments")
     kind, schema, plaintext, key, attachments = payload
+    if attachments and (len(attachments) > MAX_ATTACHMENTS or any(len(name) != 32 for name in attachments)):
+        raise PayloadError(f"an event has at most {MAX_ATTACHMENTS} attachments, each named by a hash of 32 bytes")
     front = b"\0" + bytes([len(kind)]) + kind + schema.to_bytes(2)
     back = bytes([len(attachments)]) + b"".join(attachments)
     if key is None:
@@ -154,7 +169,7 @@ def _record(
 ) -> Built:
     kind, prev, revision, grant, count = chain
     stream, part, root = draft.stream, slice_of(log, draft.stream), tree_root(leaves)
-    fixed = (0, kind, part, revision, count, draft.time, log.log_id, prev, grant, draft.commit_id, root)
+    fixed = (FORMAT, kind, part, revision, count, draft.time, log.log_id, prev, grant, draft.commit_id, root)
     salt = draft.salt if kind == DATA else b""
     cause, causation = draft.cause, b""
     if cause:
@@ -167,7 +182,19 @@ def _record(
     raw = b"".join((len(head).to_bytes(2), head, key.sign(SIGN_TAG + commit), len(body).to_bytes(4), body))
     if len(raw) > MAX_RECORD:
         raise PayloadError(f"a commit of {len(raw):,} bytes, over the format's {MAX_RECORD:,}: divide it into several")
-    return Built(raw, commit, revision, part, [], draft.time)
+    return Built(raw, commit, revision, part, [], draft.time, stream, prev, grant, key.public)
+
+
+def follows(built: Built, state: StreamState, part: SliceState) -> StreamState | None:
+    """The stream's state after a data commit that this process built on these states; None: the rule must say.
+
+    What `judge` would answer for the bytes, without reading them again: log, slice, count, root and signature are
+    right because `build` computed them, and what depends on the states is compared here.
+    """
+    linked = built.prev == state.head and built.revision == state.revision + 1
+    if linked and part.format == FORMAT and state.grants.get(built.grant, (0, b""))[1] == built.signer:
+        return StreamState(built.commit, built.revision, state.grants)
+    return None
 
 
 __all__ = ["ZERO", "Built", "DataKey", "Draft", "Payload", "SigningKey", "build", "control"]

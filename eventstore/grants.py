@@ -54,11 +54,13 @@ class Issuer:
 
     async def writer(self, stream: str, *, holder: bytes = bytes(16)) -> Writer:
         """A fresh key, in memory only, and its grant."""
+        self._log.keys.soon(stream)  # while the grant goes to disk
         key = SigningKey.from_seed(self._log.ambient.random(32))
         return Writer(stream, key, await self.grant(stream, key.public, holder=holder))
 
     async def successor(self, stream: str, grants: Collection[bytes], *, holder: bytes = bytes(16)) -> Writer | None:
         """As `writer`, for an owner, but only if just these grants are in force when it takes over; else None."""
+        self._log.keys.soon(stream)
         owner = SigningKey.from_seed(self._log.ambient.random(32))
         key, certificate = await self._issuing(stream)
         payload, seen = bytes([OWNER]) + owner.public + holder, set(grants)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .backends.index_file import IndexDamaged, IndexFile, Row
+from .commit import Built, follows
 from .errors import CorruptLogError, StoreError
 from .tape import START, Entry
 from .tree import TILE, Tree, root_over
@@ -168,18 +169,42 @@ class Index:
         verdict = judge(self.log, part, self.state(header.stream), record, own=own)
         if verdict.finding:
             return Taken(self._classified(verdict.finding, record), -1, record, [])
-        self._states[header.stream] = verdict.stream
-        self._dirty.add(header.stream)
-        position = tree.size
-        tree.append(record.commit)
         self.parts[header.slice] = (verdict.slice, tree)
-        for listener in self.listeners:
-            listener(header.stream)
-        row = Row(header.slice, position, lane, entry.place, header.stream, header.revision, record.commit)
+        row = Row(header.slice, tree.size, lane, entry.place, header.stream, header.revision, record.commit)
+        self._accept(row, verdict.stream, tree)
+        return Taken("", row.position, record, verdict.events)
+
+    def take_own(self, lane: int, entry: Entry, built: Built, state: StreamState, part: SliceState) -> int | None:
+        """Take what this process built on these very states and has read back; its position, or None: judge it.
+
+        The rule is a function of states and bytes. These bytes were built to be accepted on ``state`` and ``part``,
+        and came back unchanged; so while both are what they were, its answer is known (see `commit.follows`).
+        """
+        number, stream = built.slice, built.stream
+        now = self.parts.get(number)
+        if now is None or now[0] is not part or self._states.get(stream) is not state or entry.raw != built.raw:
+            return None
+        after = follows(built, state, part)
+        if after is None:
+            return None
+        if len(self._rows) >= 2 * FLUSH_ROWS:
+            self.flush()
+        tree = now[1]
+        row = Row(number, tree.size, lane, entry.place, stream, built.revision, built.commit)
+        self.seen[lane] = entry
+        self._unbound.discard(lane)
+        self._accept(row, after, tree)
+        return row.position
+
+    def _accept(self, row: Row, state: StreamState, tree: Tree) -> None:
+        self._states[row.stream] = state
+        self._dirty.add(row.stream)
+        tree.append(row.commit)
         self._rows.append(row)
+        for listener in self.listeners:
+            listener(row.stream)
         if tree.size % TILE == 0:
-            self._add_tile(header.slice, tree.size // TILE - 1)
-        return Taken("", position, record, verdict.events)
+            self._add_tile(row.part, tree.size // TILE - 1)
 
     def _classified(self, finding: str, record: Record) -> str:
         """Stale, gap or foreign, where the rule alone cannot say: that takes the stream's whole history."""

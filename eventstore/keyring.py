@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from .commit import SigningKey
 from .errors import KeyringError, KeyringPermissionsError, WrongKeyError
 from .verify import Identity, identity
 
+_TICK = 100_000_000
+"""Nanoseconds that a file system's clock may stand still."""
 _PERSON = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -95,12 +98,21 @@ def read_seed(path: Path) -> bytes:
     return seed
 
 
+def _changed(folder: Path) -> int:
+    """When something was last made or removed in a folder; 0 if it is not there."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 class Keyring:
     """The keys of one user, by log and by person. Making a key is idempotent, also between processes."""
 
     def __init__(self, folder: Path | None = None, random: Callable[[int], bytes] = os.urandom) -> None:
         self.folder = private_folder(folder or state_folder())
         self._random = random
+        self._issuing: dict[bytes, tuple[int, SigningKey]] = {}
 
     def pinned(self, journal: str) -> Pinned | None:
         """The log remembered for this journal address, or None if none was founded there by this user."""
@@ -146,8 +158,16 @@ class Keyring:
         return key
 
     def issuing(self, log: Identity) -> SigningKey:
-        """The issuing key in use: the newest."""
-        return self._signing(log, f"issuing-{self._newest_issuing(log)}")
+        """The issuing key in use: the newest. The folder is read again when anything was made in it."""
+        folder = self.folder / "logs" / log.log_id.hex()
+        known, changed = self._issuing.get(log.log_id), _changed(folder)
+        if known and known[0] == changed:
+            return known[1]
+        now = time.time_ns()
+        key = self._signing(log, f"issuing-{self._newest_issuing(log)}")
+        if changed and now - changed > _TICK:  # else something else could still be made at the same time by its clock
+            self._issuing[log.log_id] = (changed, key)
+        return key
 
     def rotate_issuing(self, log: Identity) -> SigningKey:
         """Make the next issuing key and use it from now on; the old one stays certified until it is revoked."""

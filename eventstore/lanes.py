@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from .appending import Appended, Appender, Pending, Prepare
+from .appending import Appender
 from .backends.index_file import IndexDamaged, IndexFile, delete
 from .errors import EventStoreError, LogRolledBack, StoreBusyError, StoreError, UnknownOutcomeError
 from .index import Behind, Index
+from .pending import Appended, Pending, Prepare
 from .tape import Tape
 from .verify import MAX_STREAM, STREAM, Identity, StreamState, slice_of
 
@@ -38,8 +39,8 @@ class Lanes:
         self._identity, self._tape, self._path, self._secret = identity, tape, path, secret
         self._put_blob, self._grown = put_blob, grown
         self._healing = asyncio.Lock()
-        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._doubts: dict[str, Pending] = {}
+        self._turns: dict[str, deque[asyncio.Future[None]]] = {}
+        self._doubts: dict[bytes, Pending] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -65,47 +66,56 @@ class Lanes:
         if len(name) > MAX_STREAM or not STREAM.fullmatch(name):
             raise EventStoreError(f"{stream!r} is no stream name: use kind/name, at most 200 letters, digits, . _ ~ -")
         until = loop.time() + deadline
-        turn = await self._turn(stream, until)
+        if stream in self._turns:
+            await self._turn(stream, until)
+        else:
+            self._turns[stream] = deque()
         try:
-            await self._resolve(stream, name, until)
+            if name in self._doubts:
+                await self._resolve(stream, name, until)
             if self._closed:
                 raise StoreError("the log is closed")
-            pending = Pending(name, prepare, until)
-            self.of(name).submit(pending)
+            pending = Pending(name, prepare, until, self._found_out)
             return await self._answer(stream, pending)
         finally:
-            turn.release()
+            self._pass_on(stream)
 
-    async def _turn(self, stream: str, until: float) -> asyncio.Lock:
-        """The stream's lock, held."""
-        turn = self._turns.get(stream)
-        if turn is None:  # nobody has it or waits for it, so that neither does this
-            turn = self._turns[stream] = asyncio.Lock()
-            await turn.acquire()
-            return turn
+    async def _turn(self, stream: str, until: float) -> None:
+        """Wait until those who were first on the stream are done."""
+        turn = asyncio.get_running_loop().create_future()
+        self._turns[stream].append(turn)
         try:
             async with asyncio.timeout_at(until):
-                await turn.acquire()
-        except TimeoutError:
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._pass_on(stream)
+            turn.cancel()
+            if not isinstance(error, TimeoutError):
+                raise
             raise StoreBusyError(f"earlier appends on {stream} are not done; nothing of this one was written") from None
-        return turn
+
+    def _pass_on(self, stream: str) -> None:
+        """The stream's next one may go; who has gone away meanwhile is passed over."""
+        turns = self._turns[stream]
+        while turns:
+            turn = turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._turns[stream]
 
     async def _answer(self, stream: str, pending: Pending) -> Appended | None:
         """What became of an append; if that is not known yet, the next one on the stream will find out first."""
-        self._doubts[stream] = pending
-        self._tell_by(pending.deadline + GRACE)
-        try:
-            await pending.told()
-        finally:
-            if pending.done.done():
-                self._found_out(stream, pending)
-            else:
-                pending.done.add_done_callback(lambda _: self._found_out(stream, pending))
-        if not pending.done.done():
+        self._doubts[pending.stream] = pending
+        if self._timer is None or pending.deadline + GRACE < self._timer.when():
+            self._tell_by(pending.deadline + GRACE)
+        await self.of(pending.stream).submit(pending)
+        if not pending.done:
             if pending.sent and pending.built:
                 raise UnknownOutcomeError(stream, pending.built.commit)
             pending.fail(StoreBusyError(f"the store did not answer in time for {stream}; nothing was written"))
-        return pending.done.result()
+        return pending.result()
 
     def _tell_by(self, until: float) -> None:
         """Have those who wait for longer than they may look at the clock: one timer for all of them."""
@@ -122,21 +132,21 @@ class Lanes:
             else:
                 self._tell_by(pending.deadline + GRACE)
 
-    def _found_out(self, stream: str, pending: Pending) -> None:
-        unknown = not pending.done.cancelled() and isinstance(pending.done.exception(), UnknownOutcomeError)
-        if self._doubts.get(stream) is pending and not unknown:
-            del self._doubts[stream]
+    def _found_out(self, pending: Pending) -> None:
+        if self._doubts.get(pending.stream) is pending and not isinstance(pending.error, UnknownOutcomeError):
+            del self._doubts[pending.stream]
 
     async def _resolve(self, stream: str, name: bytes, until: float) -> None:
         """Find out what became of an append whose caller was not told."""
-        if doubt := self._doubts.get(stream):
-            try:
-                async with asyncio.timeout_at(until):
-                    await asyncio.wait([doubt.done])
-                    await self.mended(self._catch_up, self.of(name))
-            except TimeoutError:
-                raise StoreBusyError(f"what became of an earlier append on {stream} is still unknown") from None
-            self._doubts.pop(stream, None)
+        doubt = self._doubts[name]
+        try:
+            async with asyncio.timeout_at(until):
+                while not doubt.done:
+                    await doubt.told()
+                await self.mended(self._catch_up, self.of(name))
+        except TimeoutError:
+            raise StoreBusyError(f"what became of an earlier append on {stream} is still unknown") from None
+        self._doubts.pop(name, None)
 
     async def catch_up(self) -> None:
         """Read every lane to its end, and see that what was read before is still there."""

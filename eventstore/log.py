@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from . import checkpoints
 from .ambient import Ambient, System
-from .appending import Appended, Appender, Prepare
+from .appending import Appender
 from .backends.index_file import IndexDamaged, Row
 from .blobs import Blobs
 from .codec import Codec
@@ -36,6 +36,7 @@ from .errors import (
 from .index import Index
 from .keyring import Keyring
 from .lanes import Lanes
+from .pending import Appended
 from .reading import Commit, Opener, checked
 from .tape import Tape
 from .verify import (
@@ -55,6 +56,7 @@ from .verify import (
 INLINE = 64 * 1024
 DEADLINE = 30.0
 _REMEMBER_EVERY = 2.0
+_CALM = 0.02
 _logger = logging.getLogger(__name__)
 
 
@@ -92,7 +94,15 @@ class Log:
         self._tails: list[asyncio.Task[None]] = []
         self._healing: set[asyncio.Task[None]] = set()
         self._remembered = 0.0
+        self._secrets: dict[str, bytes] = {}
         self._closed = False
+
+    def secret(self, name: str) -> bytes:
+        """A symmetric secret of this log from the keyring, which is asked once (see `Keyring.secret`)."""
+        found = self._secrets.get(name)
+        if found is None:
+            found = self._secrets[name] = self.keyring.secret(self.identity, name)
+        return found
 
     @property
     def index(self) -> Index:
@@ -157,10 +167,11 @@ class Log:
         but the third, nothing was written. ``subject``: whose data key seals it, by default the stream's own.
         A caller that is cancelled does not know either; what it began may go on until the deadline.
         """
-        _check_ids(commit_id or bytes(16), digest, correlation, authority, cause)
+        if commit_id or digest or correlation or authority or cause:
+            _check_ids(commit_id or bytes(16), digest, correlation, authority, cause)
         stream = writer.stream.encode()
         encoded = [self.codec.encode(event) for event in events]
-        key = self.keys.of_subject(subject or writer.stream)
+        key = self.keys.known(subject or writer.stream) or await self.keys.made(subject or writer.stream)
         named = [tuple(getattr(event, "attachments", ())) for event in events]
         payloads = [Payload(*parts, key, blobs) for parts, blobs in zip(encoded, named, strict=True)]
         identifier = commit_id or self.ambient.random(16)
@@ -176,7 +187,8 @@ class Log:
             draft = Draft(stream, payloads, identifier, now, salt, digest, correlation, authority, cause)
             return build(self.identity, draft, state.head, expected + 1, writer.grant, writer.key, INLINE)
 
-        appended = await self._submit(writer.stream, prepare, deadline)
+        appended = await self._lanes.submit(writer.stream, prepare, deadline)
+        self._maybe_remember()
         assert appended is not None
         return appended
 
@@ -198,10 +210,8 @@ class Log:
                 raise ControlRefusedError(stream, kind.decode(), finding)
             return built
 
-        return await self._submit(stream, prepare, DEADLINE)
-
-    async def _submit(self, stream: str, prepare: Prepare, deadline: float) -> Appended | None:
-        appended = await self._lanes.submit(stream, prepare, deadline)
+        appended = await self._lanes.submit(stream, prepare, DEADLINE)
+        await asyncio.sleep(0)  # whoever is called when a stream grows may want to begin something
         self._maybe_remember()
         return appended
 
@@ -311,8 +321,11 @@ class Log:
     async def _tail(self, appender: Appender) -> None:
         while True:
             with contextlib.suppress(StoreBusyError):
-                await self.tape.wait(appender.lane, appender.seen.place, 1.0)
-                if await self._lanes.mended(self._lanes.read_on, appender):
+                place = appender.seen.place
+                await self.tape.wait(appender.lane, place, 1.0)
+                if appender.seen.place > place:  # this process has read on in writing: no need to look as well
+                    await asyncio.sleep(_CALM)
+                elif await self._lanes.mended(self._lanes.read_on, appender):
                     self._notify()
 
     def streams(self, prefix: str = "", after: str = "", limit: int = 1_000) -> list[str]:

@@ -64,6 +64,10 @@ class Tape(Protocol):
         """
         ...
 
+    def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:
+        """The same without waiting for anything or anybody, if that is possible now. None: nothing was done."""
+        ...
+
     async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
         """Up to ``limit`` entries after a place, in order; empty at the end of the lane."""
         ...

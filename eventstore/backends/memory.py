@@ -34,6 +34,9 @@ class MemoryTape:
         self._place(records)
         return Attempt(True, [Entry(after.place + n, raw) for n, raw in enumerate(records, 1)])
 
+    def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:
+        return None
+
     async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
         return [Entry(after + n, raw) for n, raw in enumerate(self.records[after : after + limit], 1)]
 

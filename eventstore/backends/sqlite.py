@@ -3,21 +3,26 @@
 An append is one transaction with `synchronous=FULL`: when it returns, the records are on disk. It is refused inside
 the transaction if anything stands behind what its writer has read, so on this tape only accepted records ever stand,
 at places 1, 2, 3 …; a hole is damage.
+
+Where the disk has been quick, a small append is committed on the event loop: handing it to a thread and back would
+take as long as the commit. See docs/decisions/0010-small-commits-on-the-loop.md.
 """
 
 import asyncio
 import contextlib
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import CorruptLogError, LogRolledBack, StoreCorruptError, StoreError, WrongLogError
+from ..errors import CorruptLogError, LogRolledBack, StoreBusyError, StoreCorruptError, StoreError, WrongLogError
 from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed, identity
-from .sqlite_errors import prepared, translate, translated
-from .thread import Thread
+from .sqlite_errors import committed, prepared, translate, translated
+from .thread import Pace, Thread
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -26,6 +31,8 @@ CREATE TABLE IF NOT EXISTS tape (place INTEGER PRIMARY KEY, record BLOB NOT NULL
 """
 _POLL = 0.02
 _BETWEEN = 10_000
+AT_ONCE = 64 * 1024
+"""Bytes of an append that may be committed on the event loop."""
 Connect = Callable[[Path], sqlite3.Connection]
 T = TypeVar("T")
 
@@ -45,12 +52,21 @@ class SqliteTape:
         self.path, self._connect = path, connect
         with translated(path):
             _make_folder(path.parent)
-            self._writer, self._reader = self._open(), self._open()
+            self._writer, self._patience = self._open_writer()
+            self._reader = self._open()
         self._stale = False
-        self._writing, self._reading = Thread("tape-writer"), Thread("tape-reader")
+        self._one = threading.Lock()
+        self._pace, self._writing, self._reading = Pace(), Thread("tape-writer"), Thread("tape-reader")
 
     def _open(self) -> sqlite3.Connection:
         return prepared(self._connect(self.path), "FULL", _SCHEMA)
+
+    def _open_writer(self) -> tuple[sqlite3.Connection, float]:
+        """A connection that never waits for another's, and the seconds for which a thread does so in its place."""
+        db = self._open()
+        (patience,) = db.execute("PRAGMA busy_timeout").fetchone()
+        db.execute("PRAGMA busy_timeout=0")
+        return db, patience / 1_000
 
     async def identity(self) -> Identity | None:
         row = await self._read(lambda db: db.execute("SELECT root, slices, nonce FROM party").fetchone())
@@ -62,16 +78,31 @@ class SqliteTape:
     async def found(self, log: Identity) -> None:
         def insert(db: sqlite3.Connection) -> int:
             row = (log.root, log.slices, log.nonce)
-            return db.execute("INSERT OR IGNORE INTO party VALUES (1, ?, ?, ?)", row).rowcount
+            _begin(db, self._patience)
+            with committed(db):
+                return db.execute("INSERT OR IGNORE INTO party VALUES (1, ?, ?, ?)", row).rowcount
 
         if not await self._write(insert):
             raise WrongLogError(f"{self.path} holds a log already")
 
     async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
-        return await self._write(lambda db: self._append(db, records, after))
+        return await self._write(lambda db: self._append(db, records, after, self._patience))
+
+    def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:
+        if sum(map(len, records)) > AT_ONCE or not self._pace.quick() or not self._one.acquire(blocking=False):
+            return None
+        try:
+            if self._stale:
+                return None
+            with translated(self.path):
+                return self._pace.timed(lambda: self._append(self._writer, records, after, 0))
+        except StoreBusyError:  # another process is writing
+            return None
+        finally:
+            self._one.release()
 
     async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
-        return await self._read(lambda db: _between(db, after, limit))
+        return await self._read(lambda db: _in_order(_rows(db, after + 1, limit), after + 1))
 
     async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
         def select(db: sqlite3.Connection) -> list[Entry]:
@@ -106,16 +137,18 @@ class SqliteTape:
 
     def _translated(self, work: Callable[[sqlite3.Connection], T], writing: bool) -> T:
         with translated(self.path):
-            if writing and self._stale:
-                self._writer.close()
-                self._writer, self._stale = self._open(), False
-            return work(self._writer if writing else self._reader)
+            if not writing:
+                return work(self._reader)
+            with self._one:
+                if self._stale:
+                    self._writer.close()
+                    (self._writer, self._patience), self._stale = self._open_writer(), False
+                return work(self._writer)
 
-    def _append(self, db: sqlite3.Connection, records: Sequence[bytes], after: Entry) -> Attempt:
-        db.execute("BEGIN IMMEDIATE")
+    def _append(self, db: sqlite3.Connection, records: Sequence[bytes], after: Entry, patience: float) -> Attempt:
+        _begin(db, patience)
         try:
-            self._check(db, after)
-            if between := _between(db, after.place, _BETWEEN):
+            if between := self._between(db, after):
                 db.execute("ROLLBACK")
                 return Attempt(False, between)
             entries = [Entry(after.place + n, raw) for n, raw in enumerate(records, 1)]
@@ -138,15 +171,29 @@ class SqliteTape:
                 raise Indefinite(f"{self.path}: whether the commit reached the disk is unknown ({error})") from error
             raise cause from error
 
-    def _check(self, db: sqlite3.Connection, after: Entry) -> None:
-        if not after.place:
-            return
-        row = db.execute("SELECT record FROM tape WHERE place = ?", (after.place,)).fetchone()
-        if row is None or row[0] != after.raw:
+    def _between(self, db: sqlite3.Connection, after: Entry) -> list[Entry]:
+        """What stands behind the last entry that the writer has read, which must be there still."""
+        rows = _rows(db, after.place, 1 + _BETWEEN)
+        if after.place and (not rows or rows.pop(0) != after):
             raise LogRolledBack(
                 f"{self.path}: record {after.place}, which this process has read, is gone or changed: "
                 "stop every writer and restore the newest copy"
             )
+        return _in_order(rows, after.place + 1)
+
+
+def _begin(db: sqlite3.Connection, patience: float) -> None:
+    """Begin to write, waiting for so many seconds until no other connection does."""
+    until, pause = time.monotonic() + patience, 0.0005
+    while True:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(pause)
+        pause = min(0.02, 2 * pause)
 
 
 def _make_folder(folder: Path) -> None:
@@ -161,11 +208,14 @@ def _make_folder(folder: Path) -> None:
             os.close(above)
 
 
-def _between(db: sqlite3.Connection, after: int, limit: int) -> list[Entry]:
-    rows = db.execute(
-        "SELECT place, record FROM tape WHERE place > ? ORDER BY place LIMIT ?", (after, limit)
-    ).fetchall()
-    for expected, (place, _) in enumerate(rows, after + 1):
+def _rows(db: sqlite3.Connection, first: int, limit: int) -> list[tuple[int, object]]:
+    query = "SELECT place, record FROM tape WHERE place >= ? ORDER BY place LIMIT ?"
+    return db.execute(query, (first, limit)).fetchall()
+
+
+def _in_order(rows: Sequence[tuple[int, object]], first: int) -> list[Entry]:
+    """Entries of rows that must follow each other without a hole."""
+    for expected, (place, _) in enumerate(rows, first):
         if place != expected:
             raise CorruptLogError("missing-record", {"place": expected})
     return [_entry(place, raw) for place, raw in rows]

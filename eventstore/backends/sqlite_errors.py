@@ -40,6 +40,18 @@ def translated(path: Path) -> Iterator[None]:
         raise StoreReadOnlyError(f"{path}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def committed(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit the transaction that was begun; roll it back if anything goes wrong."""
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
 def prepared(db: sqlite3.Connection, synchronous: str, schema: str) -> sqlite3.Connection:
     """A connection with write-ahead logging and its tables; closed if it cannot have them."""
     try:

@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+SLOW, RETURN = 0.005, 200
 T = TypeVar("T")
 _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
@@ -39,6 +41,35 @@ class Thread:
         while call := self._calls.get():
             _do(*call)
             del call  # what was asked and answered is not this thread's to keep
+
+
+class Pace:
+    """Says whether something that blocks shortly, such as a small commit, is done on the event loop or by a thread.
+
+    Handing it to a thread and back takes a tenth of a millisecond or two, as long as the commit where the disk is
+    quick; and a thread waits for the interpreter's lock while the loop is busy. So the loop does it, until two in a
+    row took longer than `SLOW`; then the thread does the next `RETURN` of them.
+    """
+
+    def __init__(self) -> None:
+        self._slow = self._left = 0
+
+    def quick(self) -> bool:
+        """Whether the next one is for the loop."""
+        if self._left:
+            self._left -= 1
+            return False
+        return True
+
+    def timed(self, work: Callable[[], T]) -> T:
+        """Do it here and now, and remember how long it took."""
+        started = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._slow = self._slow + 1 if time.perf_counter() - started > SLOW else 0
+            if self._slow > 1:
+                self._slow, self._left = 0, RETURN
 
 
 def _do(loop: asyncio.AbstractEventLoop, done: "asyncio.Future[Any]", work: Callable[[], Any]) -> None:

@@ -52,7 +52,7 @@ class LogContract:
         second = await log.append(writer, notes("three"), expected=1)
         commits = [commit async for commit in log.read("note/a")]
         assert [commit.events for commit in commits] == [(Note("one"), Note("two")), (Note("three"),)]
-        assert [(c.revision, c.hash, c.slice, c.position, c.time) for c in commits] == [first, second]
+        assert [(c.revision, c.hash, c.slice, c.position, c.time) for c in commits] == [first[:5], second[:5]]
 
     async def test_acknowledged_commits_are_there_for_the_next_process(self, site: Site, log: Log) -> None:
         writers = await asyncio.gather(*(Issuer(log).writer(f"note/n{n}") for n in range(30)))

@@ -58,11 +58,40 @@ BUGS = {
         "if False and (position := 0):",
     ),
 }
+AT_ONCE = {
+    "at once: placed or not": (
+        """
+            for entry in attempt.entries:
+                self._take(entry, own)
+            self.grown()
+""",
+        """
+            for p in group:
+                p.succeed(Appended(p.built.revision, p.built.commit, p.built.slice, 0, p.built.time))
+""",
+    ),
+    "at once: acknowledged without being taken": (
+        """
+            for entry in attempt.entries:
+                self._take(entry, own)
+            self.grown()
+""",
+        """
+            for p in group if attempt.placed else ():
+                p.succeed(Appended(p.built.revision, p.built.commit, p.built.slice, 0, p.built.time))
+""",
+    ),
+    "at once: whatever comes is one's own": (
+        "        pending = own.get(entry.raw)\n",
+        "        pending = own.get(entry.raw) or next(iter(own.values()), None)\n",
+    ),
+}
+"""Bugs of what is committed on the event loop, which no unconditional tape does."""
 
 
 def planted(bug: str) -> type[appending.Appender]:
     """The appender with a bug."""
-    right, wrong = BUGS[bug]
+    right, wrong = (BUGS | AT_ONCE)[bug]
     source = Path(appending.__file__).read_text(encoding="utf-8")
     assert source.count(right) == 1, f"appending.py does not say {right!r} any more: plant {bug!r} anew"
     module = types.ModuleType("agent_party.eventstore.appending_with_a_bug")

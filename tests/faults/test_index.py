@@ -126,13 +126,13 @@ async def test_damage_found_in_the_middle_of_an_append_loses_nothing(
     log, writer = await filled(site)
     broken = iter([True])
 
-    def take(self: index.Index, *args: object, own: bool = False, **more: object) -> index.Taken:
-        if own and next(broken, False):
+    def take(*args: object) -> int | None:
+        if next(broken, False):
             raise IndexDamaged("a torn page")
-        return real(self, *args, own=own, **more)  # type: ignore[arg-type]
+        return real(*args)  # type: ignore[arg-type]
 
-    real = index.Index.take
-    monkeypatch.setattr(index.Index, "take", take)
+    real = index.Index.take_own
+    monkeypatch.setattr(index.Index, "take_own", take)
     appended = await log.append(writer, notes("text 6"), expected=5)
     assert next(broken, None) is None
     assert appended.revision == 6
@@ -142,18 +142,14 @@ async def test_damage_found_in_the_middle_of_an_append_loses_nothing(
 async def test_an_index_that_cannot_be_mended_says_unknown(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     log, writer = await filled(site)
 
-    def take(self: index.Index, *args: object, own: bool = False, **more: object) -> index.Taken:
-        if own:
-            raise IndexDamaged("a torn page")
-        return real(self, *args, own=own, **more)  # type: ignore[arg-type]
-
-    real = index.Index.take
+    def take(*args: object) -> int:
+        raise IndexDamaged("a torn page")
 
     def find(*_: object) -> int:
         raise IndexDamaged("again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(index.Index, "take", take)
+        patched.setattr(index.Index, "take_own", take)
         patched.setattr(index.Index, "find", find)
         with pytest.raises(UnknownOutcomeError):
             await log.append(writer, notes("text 6"), expected=5)

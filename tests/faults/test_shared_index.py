@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent_party.eventstore import appending, index, lanes
-from agent_party.eventstore.appending import Appended
 from agent_party.eventstore.backends.index_file import IndexFile
 from agent_party.eventstore.backends.memory import UnconditionalMemoryTape
 from agent_party.eventstore.errors import ConflictError
 from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Log
+from agent_party.eventstore.pending import Appended
 from agent_party.eventstore.tape import Entry
 from tests.eventstore_kit import Lost, Site, notes, truth_of, until
 from tests.faults.indexes import filled, forget, index_of, texts, works

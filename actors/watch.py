@@ -14,7 +14,7 @@ class Watch:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, dict[asyncio.Event, None]] = {}
         self._inboxes: Callable[[str], None] = lambda stream: None
         log.listen(self._grown)
 
@@ -26,8 +26,8 @@ class Watch:
         stream = name.decode()
         if stream.startswith("inbox/") or not stream:
             self._inboxes(stream.removeprefix("inbox/"))
-        for events in [self._waiting.get(stream, set())] if stream else self._waiting.values():
-            for event in events:
+        for events in [self._waiting.get(stream, {})] if stream else self._waiting.values():
+            for event in list(events):
                 event.set()
 
     async def beyond(self, stream: str, revision: int, timeout: float) -> bool:
@@ -37,7 +37,7 @@ class Watch:
         """
         loop, grown = asyncio.get_running_loop(), asyncio.Event()
         until = loop.time() + timeout
-        self._waiting.setdefault(stream, set()).add(grown)
+        self._waiting.setdefault(stream, {})[grown] = None
         try:
             while True:
                 self._log.tail()
@@ -52,7 +52,7 @@ class Watch:
                 except TimeoutError:
                     continue
         finally:
-            self._waiting[stream].discard(grown)
+            del self._waiting[stream][grown]
             if not self._waiting[stream]:
                 del self._waiting[stream]
 

@@ -11,7 +11,15 @@ import pytest
 
 from agent_party import Agent, Party, RejectedError, StepError, Task
 from agent_party.actors.replay import Replay
-from agent_party.testing import Faults, HangError, Run, Scenario, assert_effects_once, assert_same_outcome, assert_timers
+from agent_party.testing import (
+    Faults,
+    HangError,
+    Run,
+    Scenario,
+    assert_effects_once,
+    assert_same_outcome,
+    assert_timers,
+)
 from agent_party.testing.faults import Kind, When
 
 RESULT = "got ravens; child of 7 is 14; refused by ada; ValueError; 4 in all; 10"
@@ -150,7 +158,7 @@ def test_outcomes_given_in_another_order_are_caught(monkeypatch: pytest.MonkeyPa
     scenario = Scenario([agent], decide, virtual_limit=86_400)
     clean = scenario.run()
     assert clean.value == ["slow", "fast"]
-    first_approval = [cut for cut in clean.cuts if cut.name.startswith("inbox/")][0]
+    first_approval = next(cut for cut in clean.cuts if cut.name.startswith("inbox/"))
     crash = Faults().crash(first_approval)
     assert_same_outcome(clean, scenario.run(crash))
 

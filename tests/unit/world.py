@@ -1,45 +1,38 @@
-"""A world in memory for tests of agents and tasks: a tape that outlives its processes, which can be killed at will.
+"""The test kit's world for tests of agents and tasks in real time: hosts over a tape that outlives them, and that can
+be killed at will.
 
 A killed process is one whose tape, from one moment to the next, does not answer any more: nothing it does afterwards
-reaches the log. Its lock on the presence file is gone, and its tasks are cancelled without being given a chance.
+reaches the log. It lives no longer, as the others see it, and its tasks are cancelled without being given a chance.
 """
 
 import asyncio
 import contextlib
 import inspect
-import itertools
-import os
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from agent_party import testing
 from agent_party.actors.activation import load
 from agent_party.actors.agent import Agent
 from agent_party.actors.doorman import Doorman
 from agent_party.actors.events import CORE, Requested, Stated
 from agent_party.actors.host import Host
 from agent_party.actors.packing import pack_input
-from agent_party.actors.presence import Presence
 from agent_party.actors.statements import Decision, Statement, sign
 from agent_party.actors.task_state import TASK, TaskState
-from agent_party.cluster.wiring import ViewRegistry
-from agent_party.eventstore.ambient import Ambient, System
-from agent_party.eventstore.backends.blob_memory import MemoryBlobs
-from agent_party.eventstore.backends.memory import MemoryTape
-from agent_party.eventstore.codec import Codec
-from agent_party.eventstore.founding import open_log
-from agent_party.eventstore.keyring import Keyring
+from agent_party.cluster.registry import ViewRegistry
+from agent_party.eventstore.ambient import Ambient
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.snapshots import Snapshots
-from agent_party.eventstore.tape import Attempt, Entry
-from agent_party.eventstore.verify import Identity
 from agent_party.projections.agents_and_tasks import AgentsAndTasks
 from agent_party.projections.backends.views_memory import MemoryViews
 from agent_party.projections.worker import Worker
+from agent_party.testing.lives import Life
+from agent_party.testing.world import folder
 
-T = TypeVar("T")
+__all__ = ["DEADLINE", "Process", "World", "a_world", "folder", "until"]
 DEADLINE = 10.0
 
 
@@ -55,66 +48,12 @@ async def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any
         await asyncio.sleep(0.002)
 
 
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """A folder for a test, in memory where there is such a place: these tests are not about the disk."""
-    fast = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=fast if os.access(fast, os.W_OK) else None) as name:
-        yield Path(name)
-
-
-class ProcessTape:
-    """One process's way to the tape, until it is dead."""
-
-    lanes = 1
-    conditional = True
-
-    def __init__(self, tape: MemoryTape) -> None:
-        self._tape = tape
-        self.dead = False
-        self.appends = 0
-        self.before_append: Callable[[int], None] = lambda n: None
-        self.after_append: Callable[[int], None] = lambda n: None
-
-    async def _answer(self, value: T) -> T:
-        if self.dead:
-            await asyncio.Event().wait()
-        return value
-
-    async def identity(self) -> Identity | None:
-        return await self._answer(await self._tape.identity())
-
-    async def found(self, log: Identity) -> None:
-        await self._tape.found(log)
-
-    async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
-        self.appends += 1
-        self.before_append(self.appends)
-        await self._answer(None)
-        attempt = await self._tape.append(lane, records, after)
-        self.after_append(self.appends)
-        return await self._answer(attempt)
-
-    async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
-        return await self._answer(await self._tape.read(lane, after, limit))
-
-    async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
-        return await self._answer(await self._tape.fetch(lane, places))
-
-    async def wait(self, lane: int, after: int, timeout: float) -> None:
-        await self._answer(None)
-        await self._tape.wait(lane, after, timeout)
-
-    async def close(self) -> None:
-        return
-
-
 class Process:
     """A host over the world's tape, as if it were alone in its process."""
 
-    def __init__(self, world: "World", tape: ProcessTape, log: Log, own: Path) -> None:
-        self.world, self.tape, self.log = world, tape, log
-        self.presence = Presence(world.folder / "hosts", os.urandom(16))
+    def __init__(self, world: "World", life: Life, log: Log) -> None:
+        self.world, self.life, self.tape, self.log = world, life, life.tape, log
+        self.presence = life.presence(world.ambient.random(16))
         self.snapshots = Snapshots(world.folder / "snapshots.db", log.identity.log_id, log.keys, log.ambient)
         self.worker = Worker(log, AgentsAndTasks(), MemoryViews())
         self.registry = ViewRegistry(self.worker, self.worker.views, self.presence)
@@ -160,7 +99,7 @@ class Process:
         fields: dict[str, Any] = {"opened": b"", "name": "", "shown": b""}
         if wait >= 0:
             shown = state.waits[wait]
-            fields = {"opened": shown.opened, "name": shown.name, "shown": shown.input}
+            fields = {"opened": shown.opened, "name": shown.name, "shown": shown.shown}
         fields |= {"log": self.log.identity.log_id, "person": person, "key": key.public, "task": task, "note": ""}
         return sign(Statement(wait=wait, decision=decision, time=0, **{**fields, **changed}), key)
 
@@ -178,42 +117,27 @@ class Process:
 
     def die(self) -> None:
         """From now on nothing that this process does has any effect on the world."""
-        if not self.tape.dead:
-            self.tape.dead = True
-            os.close(self.presence._file)
-            self.presence._closed = True
+        self.life.die()
 
     async def close(self) -> None:
-        if self.tape.dead:
+        if self.life.gone:
             return
         await self.host.close()
         self.snapshots.close()
         await self.log.close()
 
 
-class World:
-    """What survives: the tape, the blobs, the keyring, the presence files, the snapshots."""
+class World(testing.World):
+    """The kit's world, with hosts that stand alone, in real time."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.tape, self.blobs = folder, MemoryTape(), MemoryBlobs()
-        self.keyring = Keyring(folder / "state")
-        self._numbers = itertools.count()
+        super().__init__(folder)
         self.processes: list[Process] = []
 
     async def process(self, *agents: Agent, ambient: Ambient | None = None, events: Sequence[type] = CORE) -> Process:
         """Start a process that has these agents' code."""
-        tape, own = ProcessTape(self.tape), self.folder / f"process-{next(self._numbers)}"
-        log = await open_log(
-            tape,
-            self.keyring,
-            journal="memory",
-            index=own / "index.db",
-            blobs=self.blobs,
-            codec=Codec(events),
-            slices=2,
-            ambient=ambient or System(),
-        )
-        process = Process(self, tape, log, own)
+        life = self.begin()
+        process = Process(self, life, await self.open_log(life, events=events, ambient=ambient))
         self.processes.append(process)
         if agents:
             await process.host.join(agents)
@@ -231,7 +155,8 @@ class World:
 
 def _tasks_of(process: Process) -> list[asyncio.Task[Any]]:
     host = process.host
-    tasks: list[Any] = [*host._supervisor._background, host._supervisor._reconciler, *process.log._tails]
+    tasks: list[Any] = [*host._supervisor._background, host._supervisor._reconciler, host._supervisor._timekeeper]
+    tasks += process.log._tails
     for cell in host.cells.values():
         tasks += [cell._run, *cell.waits._commits]
         cell.waits.stop()

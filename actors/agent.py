@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
@@ -12,11 +13,11 @@ import msgspec
 
 from .decider import stream_of
 from .errors import ConfigurationError, InputError, UnknownCapabilityError
+from .model import Model
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Handler = Callable[..., Awaitable[Any]]
-ApprovalRule = Literal["automatic", "person", "role"]
 
 
 class Capabilities(StrEnum):
@@ -48,8 +49,8 @@ def _field(parameter: inspect.Parameter, kind: Any) -> tuple[str, Any] | tuple[s
 class Capability:
     """One handler: its name, and the types of its input and output, from the handler's signature."""
 
-    def __init__(self, name: str, handler: Handler) -> None:
-        self.name, self.handler = name, handler
+    def __init__(self, name: str, handler: Handler, concurrency: int = 0) -> None:
+        self.name, self.handler, self.concurrency = name, handler, concurrency
         if not name:
             raise ConfigurationError("a capability needs a name")
         if not inspect.iscoroutinefunction(handler):
@@ -74,7 +75,7 @@ class Capability:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travels to other processes as name and handler: the input's type is made anew there."""
-        return Capability, (self.name, self.handler)
+        return Capability, (self.name, self.handler, self.concurrency)
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The handler's keyword arguments, converted; `InputError` says what does not fit."""
@@ -105,21 +106,27 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: int = 16
 
 
+_ROLE = re.compile(r"role:[a-z0-9][a-z0-9-]{0,63}")
 _OPTIONS = ", ".join(Settings.__struct_fields__)
 
 
-def _at_least_one(agent: str, concurrency: int) -> int:
-    if concurrency < 1:
-        raise ConfigurationError(f"agent {agent}: concurrency must be 1 or more, not {concurrency}")
-    return concurrency
+def _at_least_one(agent: str, number: int, what: str = "concurrency") -> int:
+    if number < 1:
+        raise ConfigurationError(f"agent {agent}: {what} must be 1 or more, not {number}")
+    return number
 
 
 class Agent:
     """An agent: a name that is its identity, a version, and what it can do.
 
     ``concurrency``: how many of its tasks run at once in one process; a task in a durable wait does not count.
+    ``queue``: how many may be live there and wait for their turn; then new requests are refused with
+    `MailboxFullError`, but for what tasks delegate: that belongs to work that was let in.
     ``dedicated``: on Ray, the agent has an actor of its own. ``connection``: a journal URL or an open party, for
-    programs that say where they belong in the agent itself.
+    programs that say where they belong in the agent itself. ``models``: those that `Task.model` knows by name.
+    ``approval``: whether somebody approves each task before
+    it begins: "automatic" (nobody), "person" (anybody), or "role:NAME" (one who has that role; "role" alone: the role
+    of the agent's name).
     """
 
     def __init__(
@@ -130,29 +137,40 @@ class Agent:
         description: str = "",
         capabilities: Sequence[str] = (),
         concurrency: int = 16,
-        approval: ApprovalRule = "automatic",
+        approval: str = "automatic",
         dedicated: bool = True,
         connection: Any = None,
+        models: Mapping[str, Model] | None = None,
+        queue: int = 1_000,
     ) -> None:
         self.stream = stream_of("agent", name)
+        if "~" in name:
+            raise ConfigurationError(f"{name!r} cannot name an agent: what follows a ~ is the fork that a memory is of")
+        self.queue = _at_least_one(name, queue, "queue")
         _at_least_one(name, concurrency)
+        approval = f"role:{name}" if approval == "role" else approval
+        if approval not in ("automatic", "person") and not _ROLE.fullmatch(approval):
+            raise ConfigurationError(f"agent {name}: approval is automatic, person or role:NAME, not {approval!r}")
         self.name, self.version, self.description = name, version, description
         self.concurrency, self.approval, self.dedicated, self.connection = concurrency, approval, dedicated, connection
+        self.models = dict(models or {})
         self.declared = tuple(str(capability) for capability in capabilities)
         self.capabilities: dict[str, Capability] = {}
         self.settings = Settings()
 
     def on(
-        self, capability: str
+        self, capability: str, *, concurrency: int | None = None
     ) -> Callable[[Callable[Concatenate[Any, P], Awaitable[T]]], Callable[Concatenate[Any, P], Awaitable[T]]]:
-        """Declare a capability: the decorated async function handles its tasks."""
+        """Declare a capability: the decorated async function handles its tasks. ``concurrency``: how many of these run
+        at once in one process, beside the agent's own limit."""
+        limit = 0 if concurrency is None else _at_least_one(self.name, concurrency, f"the concurrency of {capability}")
 
         def declare(
             handler: Callable[Concatenate[Any, P], Awaitable[T]],
         ) -> Callable[Concatenate[Any, P], Awaitable[T]]:
             if capability in self.capabilities:
                 raise ConfigurationError(f"agent {self.name} declares {capability} twice")
-            self.capabilities[str(capability)] = Capability(str(capability), handler)
+            self.capabilities[str(capability)] = Capability(str(capability), handler, limit)
             return handler
 
         return declare
@@ -178,6 +196,7 @@ class Agent:
         chosen = getattr(self.connection, "settings", None)  # of an open party
         urls = [self.connection] if isinstance(self.connection, str) else []
         urls += [getattr(chosen, name, "") for name in ("journal", "views", "blobs")]
+        urls += [getattr(model, "url", "") for model in self.models.values()]
         for url in urls:
             refuse_plain_transport(url)
 

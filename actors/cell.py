@@ -1,40 +1,36 @@
 """A live task: its stream, and the run of its handler. Plain async code; a host runs it."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..eventstore.errors import EventStoreError
+from ..eventstore.log import Writer
 from ..eventstore.reading import Commit
 from ..eventstore.verify import Cause
 from .activation import Activation
 from .agent import Agent, Capability, Handler, capability_of
-from .delegation import DETACHED, child_id
+from .delegation import child_id
 from .effects import StepExitError, cancelled
-from .errors import CallError, ReplayError, SettledError
+from .errors import CallError, ReplayError
 from .events import (
-    INTERRUPTED,
     Cancelled,
     Cancelling,
     Completed,
     Continued,
     Failed,
     Failure,
-    Paused,
     Requested,
-    Resumed,
-    Settled,
     Started,
     Stopped,
-    WaitKind,
 )
 from .messages import Messages
 from .packing import failure_of, pack
-from .slots import Slot
+from .spending import Ended, Spending
+from .stopping import Stopping
 from .task import ContinueAsNew, Task
 from .task_state import TASK, TaskState
 from .waits import Waits
@@ -48,17 +44,19 @@ STOPPING = 5.0
 """Seconds a handler has to end when it is cancelled; it can record nothing by then."""
 
 
-class TaskCell:
-    """One task, live in this process, for one run of its handler. ``cleaning``: how many sagas are open in it."""
+class TaskCell(Stopping):
+    """One task, live in this process, for one run of its handler. ``cleaning``: how many sagas are open in it;
+    ``callers``: how many wait for an answer of it."""
 
     def __init__(self, host: "Host", task: str) -> None:
         self.host, self.id, self.stream = host, task, f"task/{task}"
         self.activation: Activation[TaskState] = Activation(host.log, TASK, self.stream, host.snapshots)
         self.closed = False
-        self.cleaning = 0
+        self.cleaning = self.callers = 0
         self._run: asyncio.Task[None] | None = None
         self.work = Work(self)
         self._stopping = False
+        self._cancelling: Cancelling | None = None
         self._stirred = asyncio.Event()
         self._services: set[asyncio.Task[None]] = set()
         self._interruptible: dict[int, asyncio.Task[Any]] = {}
@@ -68,8 +66,12 @@ class TaskCell:
     def _begin(self) -> None:
         """Everything that belongs to one run of the handler."""
         self.waits = Waits(self.state, self._record)
+        self.waits.own = self.id
         self.messages = Messages(self)
-        self.known = self.activation.folded.revision
+        self.spending = Spending(self)
+        # Of a fork that never ran, nothing can have been left half done by a crash.
+        unborn = self.state.forked is not None and not self.state.runs
+        self.known = 0 if unborn else self.activation.folded.revision
 
     @property
     def state(self) -> TaskState:
@@ -81,9 +83,22 @@ class TaskCell:
         """Whether the handler still goes over what was recorded before."""
         return self.waits.replay.running
 
-    async def start(self, grants: Collection[bytes]) -> None:
-        """Take the stream over and load it; `MovedError` if other grants than these are in force by then."""
-        await self.activation.start(lambda stream: self.host.doorman.successor(stream, grants))
+    @property
+    def is_held_back(self) -> bool:
+        """Whether nothing new begins in it, because its agent is paused or its host is about to end."""
+        return self.host.holds_back(self.work.agent.name)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether all that the handler does is to await what may take days, and nothing of the task is under way."""
+        runs = self._run is not None and not self.closed and hasattr(self.work, "slot")
+        serves = len(self._services) > self.messages.standing  # something else than updates that may come
+        return runs and not serves and self.waits.is_quiet and self.work.slot.at_rest
+
+    async def start(self, grants: Collection[bytes], kept: Writer | None = None) -> None:
+        """Take the stream over and load it; `MovedError` if other grants than these are in force by then. ``kept``: key
+        and grant that this process has had since it passivated the task."""
+        await self.activation.start(lambda stream: self.host.doorman.successor(stream, grants), kept)
         self._begin()
 
     async def request(self, requested: Requested, cause: Cause | None) -> None:
@@ -101,6 +116,7 @@ class TaskCell:
     def stir(self) -> None:
         """Something has changed: those who wait for the task to move look again."""
         self._stirred.set()
+        self.host.passivation.touch(self.id)
 
     async def moved(self) -> None:
         """Wait until something has changed."""
@@ -136,7 +152,7 @@ class TaskCell:
             await asyncio.wait(services, timeout=STOPPING)
 
     async def _drive(self, agent: Agent, capability: Capability) -> None:
-        self.work.begin(agent, Slot(self.host.limit(agent)))
+        self.work.begin(agent, self.host.slot(self.id, agent, capability.name))
         try:
             while await self._handle(agent, capability):
                 self._begin()
@@ -158,21 +174,28 @@ class TaskCell:
         replays = sum(wait.settled is not None for wait in state.waits)
         # A run that only goes over what is recorded leaves no trace: else one that cannot go on would fill the log.
         self.waits.note(Started(agent.name, agent.version, state.runs + 1, replays), soon=not state.waits)
+        if state.forked and not state.runs:
+            await self.waits.flush()
+        self.spending.go_on()
         deadline = asyncio.timeout(self._left())
         try:
             async with deadline:
                 await self.work.slot.take()
                 arguments = capability.arguments(msgspec.msgpack.decode(state.input))
-                result = await capability.handler(Task(self), **arguments)
+                task = Task(self)
+                await self.messages.decisions.start(task, agent, capability, msgspec.msgpack.decode(state.input))
+                result = await capability.handler(task, **arguments)
             self.waits.replay.ended("returns")
             await self._end_services()
             packed = pack(result, f"the result of {capability.name}")
-            await self.waits.flush(self._cancelled() or Completed(packed))
+            await self._end(self._cancelled() or Completed(packed))
         except ContinueAsNew as anew:
             self.waits.replay.ended("continues as new")
             await self._end_services()
             await self._cancel_children(f"its parent {self.id} begins anew", self.id)
-            await self.waits.flush(Continued(anew.given))
+            await self.spending.closed()
+            again = Continued(anew.given)
+            await self.waits.flush(lambda: [*self.spending.leftovers(), again])
             self.waits.stop()
             return True
         except asyncio.CancelledError as error:
@@ -183,13 +206,33 @@ class TaskCell:
             if deadline.expired() and isinstance(error, TimeoutError):
                 late = Failure("TimeoutError", f"it did not finish within {state.within:g} seconds")
                 await self._end_services()
-                await self.waits.flush(Failed(late))
+                await self._end(Failed(late))
             else:
                 await self._failed(error, error)
         return False
 
+    async def _end(self, ended: Ended) -> None:
+        """Record how the task ended, once nothing of its budget is reserved any more."""
+        await self.spending.closed()
+        await self.waits.flush(self.spending.ending(ended))
+
+    def wind_up(self) -> None:
+        """End a task that was cancelled: its handler does not go on."""
+        if not (self.state.finished or self._run or self.closed):
+            self._run = asyncio.get_running_loop().create_task(self._wind_up())
+
+    async def _wind_up(self) -> None:
+        try:
+            await self._end(self._cancelled() or Cancelled(""))
+        except (EventStoreError, CallError) as error:
+            _log.warning("task %s is set aside: %s", self.id, error)
+        except Exception:
+            _log.exception("task %s is set aside, by a fault of this program", self.id)
+        finally:
+            self.drop()
+
     def _cancelled(self) -> Cancelled | None:
-        asked = self.state.cancelling
+        asked = self.state.cancelling or self._cancelling
         return Cancelled(asked.by, asked.reason) if asked else None
 
     async def _failed(self, error: BaseException, cause: BaseException) -> None:
@@ -203,7 +246,7 @@ class TaskCell:
             error = differs
         failure = failure_of(error)
         if not isinstance(error, ReplayError):
-            await self.waits.flush(self._cancelled() or Failed(failure))
+            await self._end(self._cancelled() or Failed(failure))
         else:
             self.host.set_aside(self.id)
             if self.state.status != "stopped" or self.state.failure != failure:
@@ -228,99 +271,22 @@ class TaskCell:
 
     def capability_of(self, target: str | Handler) -> str:
         """The name of a capability given by name or by handler."""
-        return capability_of(target, list(self.host.agents.values()))
+        return capability_of(target, self.host.code)
 
     def output_of(self, capability: str) -> Any:
         """The declared type of a capability's result, as far as it is known here."""
-        known = (agent.capabilities.get(capability) for agent in self.host.agents.values())
+        known = (agent.capabilities.get(capability) for agent in self.host.code)
         return next((found.output for found in known if found), Any)
+
+    async def describe(self, capability: str) -> dict[str, Any]:
+        """The schema of a capability's input, as far as it is known here."""
+        known = (agent.capabilities.get(capability) for agent in self.host.code)
+        return next((found.schema() for found in known if found), {"type": "object"})
 
     async def unpaused(self) -> None:
         """Wait until nobody has the task paused: nothing new begins before."""
-        while self.state.paused and not self.closed:
+        while (self.state.paused or self.is_held_back) and not self.closed:
             await self.work.durably(self.moved())
-
-    @contextlib.contextmanager
-    def interruptible(self, wait: int) -> Iterator[None]:
-        """Meanwhile the wait may be settled by a cancellation of the task, which then ends what is being done."""
-        running = asyncio.current_task()
-        assert running is not None
-        self._interruptible[wait] = running
-        try:
-            yield
-        finally:
-            del self._interruptible[wait]
-
-    def interrupted(self, wait: int) -> Settled | None:
-        """The outcome of a wait that a cancellation of the task has settled while it was under way."""
-        if wait not in self._interrupted:
-            return None
-        self._interrupted.discard(wait)
-        running = asyncio.current_task()
-        if running:
-            running.uncancel()
-        return self.waits.settled(wait)
-
-    def abandon(self, wait: int, kind: WaitKind) -> None:
-        """The handler does not await something any more, while it goes on itself."""
-        if self._stopping or self.closed or self.state.finished or self.waits.is_settled(wait):
-            return
-        self.waits.abandon(wait)
-        if kind == "child":
-            self.serve(self._cancel_child(wait, f"its parent {self.id} does not await it any more", self.id))
-
-    # What others ask of the task
-
-    async def cancel(self, by: str, reason: str = "") -> None:
-        """Stop the task: recorded first, then its handler is cancelled, then its children.
-
-        A handler in a saga is given `TaskCancelledError` wherever it waits, and time to clean up; cancelled again, it
-        is stopped at once.
-        """
-        if self.state.finished or not self.state.status:
-            raise SettledError(f"task {self.id} is {self.state.status or 'unknown'} already")
-        if self.cleaning and not self.state.cancelling:
-            self.waits.note(Cancelling(by, reason), soon=False)
-            self._interrupt(by)
-            await self.waits.flush()
-            return
-        await self.waits.flush(Cancelled(by, reason))
-        await self._stop_run()
-        await self._cancel_children(f"its parent {self.id} was cancelled", by)
-
-    def _interrupt(self, by: str) -> None:
-        """Settle all that the handler awaits."""
-        for wait in self.waits.awaited:
-            if not self.waits.is_settled(wait):
-                self.waits.settle(Settled(wait, failure=Failure(INTERRUPTED, f"task {self.id} was cancelled by {by}")))
-                if wait in self.state.open and self.state.waits[wait].kind == "child":
-                    self.serve(self._cancel_child(wait, f"its parent {self.id} was cancelled", by))
-                if running := self._interruptible.get(wait):
-                    self._interrupted.add(wait)
-                    running.cancel()
-
-    async def pause(self, by: str, reason: str = "") -> None:
-        """Let nothing new begin; what is under way ends, and is recorded."""
-        if self.state.finished:
-            raise SettledError(f"task {self.id} is {self.state.status} already")
-        if not self.state.paused:
-            await self.waits.flush(Paused(by, reason))
-
-    async def resume(self, by: str) -> None:
-        """Go on after a pause."""
-        if self.state.paused and not self.state.finished:
-            await self.waits.flush(Resumed(by))
-
-    async def _cancel_children(self, reason: str, by: str) -> None:
-        for wait in sorted(self.state.open):
-            if self.state.waits[wait].kind == "child" and self.state.waits[wait].terms != DETACHED:
-                await self._cancel_child(wait, reason, by)
-
-    async def _cancel_child(self, wait: int, reason: str, by: str) -> None:
-        try:
-            await self.host.cancel(child_id(self.id, wait, self.state.begun), by, reason)
-        except (EventStoreError, CallError) as error:  # whoever runs the child finds out by itself
-            _log.warning("a child of task %s is not cancelled yet: %s", self.id, error)
 
     # Passivation
 
@@ -329,6 +295,15 @@ class TaskCell:
         await self.waits.flush()
         self.drop()
         await self.activation.release(self.host.doorman.release)
+
+    async def rest(self) -> None:
+        """Passivate what stands still: the handler is cancelled, and nothing of that is recorded."""
+        self.drop()
+        await self._stop_run()
+
+    def child(self, wait: int) -> str:
+        """The id of the child that a wait is for."""
+        return child_id(self.id, wait, self.state.begun)
 
     async def close(self) -> None:
         """Passivate: the handler is stopped where it stands; what is under way to the log gets there."""
@@ -344,6 +319,7 @@ class TaskCell:
             service.cancel()
         self.waits.stop()
         self.host.ran(self)
+        self.host.streams.close(self.id)
         self.stir()
 
     async def _stop_run(self) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
 from .agent import Handler
+from .budgets import Budget, checked
 from .errors import ConfigurationError, CycleError, TaskCancelledError, TaskFailedError
 from .events import Failure, Parent, Requested, Settled
 from .packing import pack, pack_input, unpack
@@ -38,7 +39,9 @@ def link(capability: str, given: bytes) -> bytes:
 class Delegation:
     """How work is delegated. ``agent``: to whom; ``within``: seconds the child has; ``detached``: the child goes on
     when this task ends; ``restarts``: how often a child that fails is followed by another; ``on_failure``: what a
-    child's failure does at last: it is raised here, or ignored (the result is None)."""
+    child's failure does at last: it is raised here, or ignored (the result is None); ``budget``: its share of the
+    task's budget. Without a share a child gets all that is left, or an equal part of it where several are asked at the
+    same moment; the same goes for each unit that its share does not limit. A restarted child gets its share anew."""
 
     def __init__(
         self,
@@ -50,14 +53,16 @@ class Delegation:
         detached: bool = False,
         restarts: int = 0,
         on_failure: OnFailure = "raise",
+        budget: Budget | None = None,
     ) -> None:
         if within < 0 or restarts < 0:
             raise ConfigurationError("within must be seconds from now, and restarts 0 or more")
         self._task, self._cell = task, cell
         self._agent, self._within, self._detached = agent, within, detached
         self._restarts, self._on_failure = restarts, on_failure
+        self._budget = checked(budget)
 
-    async def ask(self, capability: str | Handler, **given: Any) -> Any:
+    async def ask(self, capability: str | Handler, /, **given: Any) -> Any:
         """As `Task.ask`."""
         name = self._cell.capability_of(capability)
         packed = pack_input(given, f"the input of {name}")
@@ -76,37 +81,49 @@ class Delegation:
                 return self._failed(settled.wait, settled.failure)
         return None
 
-    async def start(self, capability: str | Handler, **given: Any) -> str:
+    async def start(self, capability: str | Handler, /, **given: Any) -> str:
         """Have work done and do not wait for it: the id of a task that goes on when this one ends."""
         name = self._cell.capability_of(capability)
         packed = pack_input(given, f"the input of {name}")
 
         async def run(wait: int, opened: WaitState) -> Settled:
             requested = Requested(name, packed, self._agent, Parent(self._task.id, wait), self._cell.state.by)
-            requested = msgspec.structs.replace(requested, within=self._within, detached=True)
+            team = self._cell.state.team
+            budget, within = self._cell.spending.given(wait, self._budget, self._within)
+            requested = msgspec.structs.replace(requested, within=within, detached=True, team=team, budget=budget)
             child = await self._cell.work.start(wait, requested, opened)
             return Settled(wait, pack(child, "a task's id"))
 
-        settled = await self._task.wait_for("step", f"start {name}", packed, run)
+        plan = self._cell.spending.child(name, self._budget, self._within)
+        if plan and plan.claim.rest:
+            raise ConfigurationError(
+                f"task {self._task.id} cannot start {name} without a share of each unit of its budget: what is not "
+                "awaited keeps its share, so say how much that is, by using(budget=...)"
+            )
+        settled = await self._task.wait_for("step", f"start {name}", packed, run, plan=plan)
         return str(msgspec.msgpack.decode(settled.value))
 
     async def _once(self, name: str, packed: bytes, chain: tuple[bytes, ...]) -> Settled:
         async def run(wait: int, opened: WaitState) -> Settled:
+            budget, within = self._cell.spending.given(wait, self._budget, self._within)
             requested = Requested(
                 name,
                 opened.input,
                 agent=self._agent,
                 parent=Parent(self._task.id, wait),
                 by=self._cell.state.by,
-                within=self._within,
+                within=within,
+                budget=budget,
                 models=self._cell.state.models,
                 detached=self._detached,
                 chain=chain,
+                team=self._cell.state.team,
             )
             return await self._cell.work.child(wait, requested, opened)
 
         terms = DETACHED if self._detached else b""
-        return await self._task.wait_for("child", name, packed, run, terms=terms)
+        plan = self._cell.spending.child(name, self._budget, self._within)
+        return await self._task.wait_for("child", name, packed, run, terms=terms, plan=plan)
 
     def _failed(self, wait: int, failure: Failure) -> None:
         if self._on_failure == "ignore":

@@ -1,10 +1,12 @@
 """The DJ: who works on what. For now: which agent gets a task, by capability."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 
 class AgentRow(NamedTuple):
-    """An agent as the registry knows it. ``hosts``: how many processes it has joined; ``load``: unfinished tasks."""
+    """An agent as the registry knows it. ``phase``: also draining, where it only finishes what it has begun;
+    ``hosts``: how many processes it has joined; ``load``: unfinished tasks."""
 
     name: str
     version: str
@@ -15,7 +17,8 @@ class AgentRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """A task as the registry knows it. Times are microseconds since 1970."""
+    """A task as the registry knows it. ``status``: also held, where a person must let it go on; ``due``: when time next
+    moves it on, 0 if it does not. Times are microseconds since 1970."""
 
     id: str
     capability: str
@@ -28,6 +31,30 @@ class TaskRow(NamedTuple):
     parent: str
     done: int
     total: int
+    due: int = 0
+
+
+class Candidate(NamedTuple):
+    """A task that could run. ``holder``: who has it, empty if nobody does; ``runs``: how often it was begun;
+    ``reason``: why it could run, another text each time that changes; empty where time is the reason."""
+
+    task: str
+    capability: str
+    agent: str
+    holder: bytes
+    runs: int
+    reason: str = ""
+
+
+class Load(NamedTuple):
+    """What an agent has to do. ``last``: when something happened in one of its tasks; ``outcomes``: time and status of
+    the tasks that ended last."""
+
+    queued: int = 0
+    running: int = 0
+    waiting: int = 0
+    last: int = 0
+    outcomes: tuple[tuple[int, str], ...] = ()
 
 
 class Registry(Protocol):
@@ -43,6 +70,26 @@ class Registry(Protocol):
 
     async def tasks(self, *, unfinished: bool = False, limit: int = 1_000) -> list[TaskRow]:
         """Tasks, the newest first."""
+        ...
+
+    async def unfinished(self, task: str) -> bool:
+        """Whether a task was asked for and has not ended."""
+        ...
+
+    async def runnable(self, capabilities: Iterable[str]) -> list[Candidate]:
+        """The tasks with these capabilities that could run now, but for those whose time has come."""
+        ...
+
+    async def due(self, capabilities: Iterable[str], now: int) -> tuple[list[Candidate], int]:
+        """Those whose time has come by ``now``, the oldest first; and when the next one's comes, 0 if none is known."""
+        ...
+
+    async def orphans(self) -> list[tuple[str, str]]:
+        """Tasks that must end because their parent has ended, each with its parent."""
+        ...
+
+    async def load(self, agent: str) -> Load:
+        """What an agent has to do."""
         ...
 
 

@@ -7,7 +7,9 @@ from ..eventstore.commit import SigningKey
 from ..eventstore.errors import KeyringError
 from ..eventstore.grants import Issuer
 from ..eventstore.log import Log, Writer
+from .activation import Folded
 from .errors import MovedError, StatementError
+from .people import ROLES, STREAM, Roles
 
 _HOLDERS = 50_000
 
@@ -18,6 +20,8 @@ class Doorman:
     def __init__(self, log: Log, holder: bytes) -> None:
         self.log, self.holder, self.issuer = log, holder, Issuer(log)
         self._holders: dict[bytes, bytes] = {}
+        self._named: dict[str | None, str] = {}
+        self._people: Folded[dict[str, list[str]]] | None = None
 
     async def writer(self, stream: str) -> Writer:
         """A fresh key, in this process's memory only, and the grant that lets it write the stream."""
@@ -54,9 +58,26 @@ class Doorman:
         chosen = person or self.log.keyring.default_person(readable_id(self.log.ambient.random(10)))
         return chosen, self.log.keyring.person(chosen)
 
+    def person_id(self, person: str | None = None) -> str:
+        """The same id, for who only needs to be named."""
+        if person not in self._named:
+            self._named[person] = self.person(person)[0]
+        return self._named[person]
+
     def person_key(self, person: str) -> bytes:
         """The public key that statements of a person must be signed with; `StatementError` if nobody is known so."""
         try:
             return self.log.keyring.known_person(person).public
         except KeyringError as error:
             raise StatementError(f"nobody is known as {person}: {error}") from error
+
+    async def roles(self) -> Roles:
+        """Who has which role, by all that is on the log at this moment."""
+        if self._people is None:
+            self._people = Folded(ROLES, STREAM)
+        people = self._people
+        await self.log.refresh()
+        async for commit in self.log.read(people.stream, people.revision + 1):
+            if commit.revision == people.revision + 1:  # another call may have read it meanwhile
+                people.add(commit)
+        return people.state

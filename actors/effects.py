@@ -16,6 +16,7 @@ from .errors import PartyError, StepCancelledError
 from .events import Attempted, Settled
 from .packing import failure_of, name_of, pack, unpack
 from .steps import StepOptions
+from .turns import Turns
 
 EFFECTS = 32
 """How many effects a host runs at once."""
@@ -33,7 +34,7 @@ class StepExitError(PartyError):
 
 class CurrentStep:
     """What a step may know of itself. ``idempotency_key`` is the same however often the step is tried; ``attempt``
-    counts from 1, also over crashes; ``publish`` shows a piece of text to those who watch, and records nothing."""
+    counts from 1, also over crashes."""
 
     def __init__(
         self,
@@ -42,10 +43,10 @@ class CurrentStep:
         attempt: int,
         idempotency_key: str,
         detail: bytes = b"",
-        publish: Callable[[str], None] = lambda piece: None,
+        publish: Callable[[str, int], None] = lambda piece, attempt: None,
     ) -> None:
         self.task, self.wait, self.attempt, self.idempotency_key = task, wait, attempt, idempotency_key
-        self.publish = publish
+        self._publish = publish
         self._detail = detail
         self._loop = asyncio.get_running_loop()
         self._beat: Callable[[bytes], None] = lambda detail: None
@@ -53,7 +54,14 @@ class CurrentStep:
 
     def again(self, attempt: int) -> "CurrentStep":
         """The same step, for another attempt."""
-        return CurrentStep(self.task, self.wait, attempt, self.idempotency_key, self._detail, self.publish)
+        return CurrentStep(self.task, self.wait, attempt, self.idempotency_key, self._detail, self._publish)
+
+    def publish(self, piece: str) -> None:
+        """Show a piece of text to those who watch the task; nothing is recorded."""
+        if asyncio._get_running_loop() is self._loop:
+            self._publish(piece, self.attempt)
+        else:
+            self._loop.call_soon_threadsafe(self._publish, piece, self.attempt)
 
     def detail(self, kind: Any = Any) -> Any:
         """What the last heartbeat of an earlier attempt said; None if there was none."""
@@ -98,7 +106,7 @@ class Effects:
     """The effects of one host, `EFFECTS` at once. ``elsewhere``: how a step marked ``where="ray"`` is run."""
 
     def __init__(self, limit: int = EFFECTS) -> None:
-        self._limit = asyncio.Semaphore(limit)
+        self._limit = Turns(limit)
         self._processes: concurrent.futures.ProcessPoolExecutor | None = None
         self.elsewhere: Elsewhere | None = None
 
@@ -119,10 +127,10 @@ class Effects:
                 value = await self._attempt(step, function, options, given, trial)
                 return Settled(step.wait, pack(value, f"the result of {name_of(function)}"), attempts=step.attempt)
             except Exception as error:
-                failure = failure_of(error)
+                failure, asked = failure_of(error), float(getattr(error, "retry_after", 0.0) or 0.0)
                 if step.attempt > options.retries or isinstance(error, PayloadError) or not options.again(error):
                     return Settled(step.wait, failure=failure, attempts=step.attempt)
-            pause = options.pause(step.attempt, trial.chance() if trial else 0.0)
+            pause = max(asked, options.pause(step.attempt, trial.chance() if trial else 0.0))
             if trial:
                 due = trial.now() + int(pause * _MICRO)
                 trial.note(Attempted(step.wait, step.attempt, failure, next=due))
@@ -137,7 +145,7 @@ class Effects:
         given: tuple[Any, Any],
         trial: Trial | None,
     ) -> Any:
-        async with self._limit:
+        async with self._limit.turn(step.task):
             token = _current.set(step)
             pulse = _Pulse(step, options.heartbeat, trial)
             try:

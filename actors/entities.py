@@ -1,7 +1,9 @@
 """Entities: deciders' streams, live in this process from the first command on."""
 
 import asyncio
+import itertools
 import typing
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,21 +17,24 @@ from .decider import Decider, Reply, stream_of
 from .doorman import Doorman
 from .errors import DeadlineError, MailboxFullError, MovedError
 from .packing import pack_input
+from .passivation import LIVE, WORTH, Kept
 
 MAILBOX = 1_000
 """How many commands may wait for one entity."""
-LIVE = 20_000
 _TRIES = 10
 
 
 class Entities:
-    """``lock(stream)`` guards an activation."""
+    """Live ones from the one that has been silent the longest to the one that was used last. ``lock(stream)`` guards an
+    activation."""
 
     def __init__(
         self, log: Log, doorman: Doorman, snapshots: Snapshots | None, lock: Callable[[str], asyncio.Lock]
     ) -> None:
         self._log, self._doorman, self._snapshots, self._lock = log, doorman, snapshots, lock
-        self._live: dict[str, Activation[Any]] = {}
+        self._live: OrderedDict[str, Activation[Any]] = OrderedDict()
+        self._used: dict[str, float] = {}
+        self._kept = Kept()
         self._waiting: dict[str, int] = {}
 
     async def send(
@@ -63,7 +68,7 @@ class Entities:
                 return Reply(activation.state, activation.folded.revision, events)
             except MovedError:
                 if self._live.get(stream) is activation:
-                    del self._live[stream]
+                    self._forget(stream)
         raise MovedError(f"{stream} is taken over again and again by other processes: retry later with the same id")
 
     async def _activate(self, decider: Decider[Any, Any, Any], stream: str) -> Activation[Any]:
@@ -72,17 +77,38 @@ class Entities:
                 for cls in decider.events:
                     self._log.codec.add(cls)
                 activation: Activation[Any] = Activation(self._log, entity_fold(decider), stream, self._snapshots)
-                await activation.start(self._doorman.writer)
+                await activation.start(self._doorman.writer, await self._kept.take(self._log, stream))
                 if len(self._live) >= LIVE:
-                    self._live.pop(next(iter(self._live))).snapshot()
+                    self._rest(next((name for name in self._live if name not in self._waiting), next(iter(self._live))))
                 self._live[stream] = activation
+            self._live.move_to_end(stream)
+            self._used[stream] = asyncio.get_running_loop().time()
             return self._live[stream]
+
+    def _rest(self, stream: str) -> None:
+        """Take an entity out of memory; its key and grant are kept."""
+        activation = self._forget(stream)
+        activation.snapshot(WORTH)
+        if not activation.ended:
+            self._kept.keep(activation.writer)
+
+    def _forget(self, stream: str) -> Activation[Any]:
+        self._used.pop(stream, None)
+        return self._live.pop(stream)
+
+    def sweep(self, idle: float) -> None:
+        """Passivate what nobody has asked anything of for so many seconds."""
+        until = asyncio.get_running_loop().time() - idle
+        silent = itertools.takewhile(lambda stream: self._used[stream] < until, self._live)
+        for stream in [stream for stream in silent if stream not in self._waiting]:
+            self._rest(stream)
 
     def close(self) -> None:
         """Passivate all of them."""
         for activation in self._live.values():
             activation.snapshot()
         self._live.clear()
+        self._used.clear()
 
 
 def entity_fold(decider: Decider[Any, Any, Any]) -> Fold[Any]:

@@ -4,6 +4,7 @@ PartyError
 ├── CallError                   a call was refused; nothing of it was recorded
 │   ├── InputError              the input does not fit the capability's signature
 │   ├── UnknownTaskError        no task of that id
+│   ├── UnknownAgentError       no agent of that name
 │   ├── UnknownCapabilityError  a function or name that no agent of this program declares
 │   ├── MailboxFullError        too many messages wait: retry later (retryable)
 │   ├── DeadlineError           no answer in time; the command may still be done: ask again with its id (retryable)
@@ -16,6 +17,7 @@ PartyError
 │   └── RejectedError           a person said no
 ├── ReplayError                 the handler does not do on replay what is recorded
 ├── StepError                   a step failed for good, after its retries
+├── RemoteStepError             a step that was to run on Ray did not come to its end there (retryable)
 ├── StepCancelledError          raised inside a step that nobody waits for any more
 ├── CompensationError           a saga could not take back all that it had done
 ├── CycleError                  a task was delegated to itself, or too deep
@@ -47,6 +49,17 @@ class UnknownTaskError(CallError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.task,)
+
+
+class UnknownAgentError(CallError):
+    """There is no agent of this name."""
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(f"there is no agent {agent}: `party agent list` shows those there are")
+        self.agent = agent
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.agent,)
 
 
 class UnknownCapabilityError(CallError):
@@ -109,6 +122,10 @@ class StepError(PartyError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.name, self.kind, self.message)
+
+
+class RemoteStepError(PartyError):
+    """A step that was to run on Ray did not come to its end there, by no fault of its own: its retries apply."""
 
 
 class StepCancelledError(PartyError):

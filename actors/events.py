@@ -9,8 +9,9 @@ from typing import Literal
 import msgspec
 
 from ..eventstore.codec import event
-from .agent_events import Joined, Left, Moved, Registered, Remembered
-from .budgets import Budget, Spent
+from .agent_events import Branched, Joined, Left, Moved, Registered, Remembered
+from .budgets import Accounted, Budget, Raised, Spent
+from .people import RoleGranted, RoleWithdrawn
 
 WaitKind = Literal["step", "approval", "child", "sleep", "value", "signal", "update"]
 DURABLE: frozenset[WaitKind] = frozenset({"approval", "child", "sleep", "signal", "update"})
@@ -52,7 +53,8 @@ class Source(msgspec.Struct, frozen=True):
 
 class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a wait came to: a value (MessagePack bytes) or a failure. ``attempts``: how often an effect was tried;
-    ``attachments``: names of the blobs that the value refers to; ``spent``: what it used of the task's budget."""
+    ``attachments``: names of the blobs that the value refers to; ``spent``: what it used of the task's budget, None for
+    a child of which that is not known yet; ``raised``: see `Accounted`."""
 
     wait: int
     value: bytes = b"\xc0"
@@ -61,6 +63,7 @@ class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
     attachments: list[bytes] = []
     source: Source | None = None
     spent: Spent | None = None
+    raised: Spent | None = None
 
 
 ABANDONED = "Abandoned"
@@ -81,7 +84,8 @@ class Requested(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody asked for work. ``input``: MessagePack, the arguments by name. ``agent``: if one was chosen.
 
     ``models``: names of models to use instead of others. ``detached``: it goes on when its parent ends. ``chain``:
-    what it was delegated through, eight bytes for each request.
+    what it was delegated through, eight bytes for each request. ``version``: of the agent, if only that one will do;
+    ``team``: the team fork that it belongs to.
     """
 
     capability: str
@@ -94,12 +98,19 @@ class Requested(msgspec.Struct, frozen=True, omit_defaults=True):
     models: dict[str, str] = {}
     detached: bool = False
     chain: tuple[bytes, ...] = ()
+    version: str = ""
+    team: str = ""
 
 
 @event("task.forked")
 class Forked(msgspec.Struct, frozen=True, omit_defaults=True):
     """The task goes on from another's past. ``commit``: that task's commit at ``revision``, of log ``log``; its first
-    ``waits`` waits follow as they were. ``team``: names the fork, where a whole team was forked at one moment."""
+    ``waits`` waits follow as they were. ``team``: names the fork, where a whole team was forked at one moment.
+
+    ``members``: on the root of a team, the fork of each task of the team; ``mail``: messages that nothing had awaited
+    yet; ``cut``: on the root of a team, the revision of each stream at that moment; ``names``: the ids by which what
+    was taken over may call this task.
+    """
 
     task: str
     revision: int
@@ -107,6 +118,19 @@ class Forked(msgspec.Struct, frozen=True, omit_defaults=True):
     log: bytes
     waits: int
     team: str = ""
+    members: dict[str, str] = {}
+    mail: tuple["Received", ...] = ()
+    cut: dict[str, int] = {}
+    names: tuple[str, ...] = ()
+
+
+@event("team.cut")
+class TeamCut(msgspec.Struct, frozen=True):
+    """Where a team fork is cut: the revision of each stream. Written before any of its tasks."""
+
+    task: str
+    log: bytes
+    cut: dict[str, int]
 
 
 @event("task.diverged")
@@ -151,49 +175,73 @@ class Advanced(msgspec.Struct, frozen=True, omit_defaults=True):
 @event("task.attempted")
 class Attempted(msgspec.Struct, frozen=True, omit_defaults=True):
     """An effect was tried and failed, or says how far it has come. ``detail``: MessagePack, given to the next attempt.
-    ``next``: when it is tried again, in microseconds since 1970."""
+    ``next``: when it is tried again, in microseconds since 1970. ``spent``: what a crash may have cost of its
+    reservation, which is used up then."""
 
     wait: int
     attempt: int
     failure: Failure | None = None
     detail: bytes = b""
     next: int = 0
+    spent: Spent | None = None
 
 
 @event("task.held")
-class Held(msgspec.Struct, frozen=True):
-    """A wait goes on only when a person says so, for this reason; who refuses makes it fail."""
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A wait goes on only when a person says so, for this reason; who refuses makes it fail.
+
+    Where the budget is too low, it also goes on by itself once there is enough. ``needs`` and ``rest``: see
+    `budgets.Claim`; ``more``: what who approves it adds to the budget, at most.
+    """
 
     wait: int
     reason: str
+    needs: Spent | None = None
+    rest: tuple[str, ...] = ()
+    more: Spent | None = None
 
 
 @event("task.freed")
-class Freed(msgspec.Struct, frozen=True):
-    """A person let a held wait go on."""
+class Freed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A person let a held wait go on; or, ``by`` nobody, there is enough of the budget for it. ``reserved``: what
+    it may use."""
 
     wait: int
-    by: str
-    statement: bytes
-    signature: bytes
+    by: str = ""
+    statement: bytes = b""
+    signature: bytes = b""
+    reserved: Spent | None = None
 
 
 @event("task.signed")
 class Signed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One of several people who must decide has signed; ``to``: or has handed the decision on to somebody else."""
+    """One of several people who must decide has signed; ``to``: or has handed the decision on to somebody else.
+    ``seats``: those of the terms for whom the person could decide at that moment."""
 
     wait: int
     person: str
     statement: bytes
     signature: bytes
     to: str = ""
+    seats: tuple[str, ...] = ()
 
 
 @event("task.escalated")
-class Escalated(msgspec.Struct, frozen=True):
-    """Nobody decided in time: those who stand behind may decide now as well."""
+class Escalated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Nobody decided in time: those who stand behind may now as well. ``due``: when it expires, in microseconds."""
 
     wait: int
+    due: int = 0
+
+
+@event("task.refused")
+class Refused(msgspec.Struct, frozen=True):
+    """A statement does not count, and why. ``person``: whom it says it is of; ``revision``: its own, in the inbox."""
+
+    wait: int
+    person: str
+    reason: str
+    revision: int
 
 
 @event("task.received")
@@ -236,18 +284,12 @@ class Resumed(msgspec.Struct, frozen=True):
 
 @event("task.cancelling")
 class Cancelling(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody stopped the task, and it is cleaning up."""
+    """Somebody stopped the task, and it is cleaning up. ``at_once``: its handler does not go on; it only waits for its
+    children to end, to account for what they used."""
 
     by: str
     reason: str = ""
-
-
-@event("task.raised")
-class Raised(msgspec.Struct, frozen=True):
-    """The task may use this much more."""
-
-    more: Spent
-    by: str
+    at_once: bool = False
 
 
 @event("task.progressed")
@@ -267,10 +309,13 @@ class Checkpointed(msgspec.Struct, frozen=True):
 
 
 @event("task.completed")
-class Completed(msgspec.Struct, frozen=True):
-    """The handler returned. MessagePack."""
+class Completed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The handler returned. MessagePack. ``spent``: what the task and all it delegated used of its budget; ``raised``:
+    by how much people raised that. A task that has a budget ends only when nothing of it is reserved any more."""
 
     result: bytes
+    spent: Spent | None = None
+    raised: Spent | None = None
 
 
 @event("task.stopped")
@@ -281,18 +326,22 @@ class Stopped(msgspec.Struct, frozen=True):
 
 
 @event("task.failed")
-class Failed(msgspec.Struct, frozen=True):
-    """The handler raised."""
+class Failed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The handler raised. ``spent``, ``raised``: see `Completed`."""
 
     failure: Failure
+    spent: Spent | None = None
+    raised: Spent | None = None
 
 
 @event("task.cancelled")
-class Cancelled(msgspec.Struct, frozen=True):
-    """Somebody stopped the task."""
+class Cancelled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody stopped the task. ``spent``, ``raised``: see `Completed`."""
 
     by: str
     reason: str = ""
+    spent: Spent | None = None
+    raised: Spent | None = None
 
 
 @event("inbox.stated")
@@ -322,12 +371,14 @@ CORE: tuple[type, ...] = (
     Freed,
     Signed,
     Escalated,
+    Refused,
     Received,
     Answered,
     Paused,
     Resumed,
     Cancelling,
     Raised,
+    Accounted,
     Progressed,
     Checkpointed,
     Completed,
@@ -341,4 +392,8 @@ CORE: tuple[type, ...] = (
     Left,
     Remembered,
     Moved,
+    Branched,
+    TeamCut,
+    RoleGranted,
+    RoleWithdrawn,
 )

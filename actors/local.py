@@ -8,6 +8,7 @@ from .agent import Agent
 from .decider import Decider, Reply
 from .events import Answered, Received, Requested
 from .host import Host
+from .streaming import Piece
 
 
 class LocalRuntime:
@@ -33,6 +34,9 @@ class LocalRuntime:
 
     async def query(self, task: str, name: str, given: bytes, deadline: float) -> bytes:
         return await self.host.query(task, name, given, deadline)
+
+    async def stream_since(self, task: str, cursor: int | None) -> tuple[list[Piece], int]:
+        return self.host.streams.since(task, cursor)
 
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float

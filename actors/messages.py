@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ..eventstore.errors import IdReusedError
+from .deciding import Decisions
 from .errors import MailboxFullError, MovedError, RefusedError, ReplayError, SettledError, StatementError
-from .events import Answered, Freed, Received, Sent, Settled, Stated
+from .events import Answered, Received, Sent, Settled, Stated
 from .packing import failure_of, pack
-from .statements import Approval, Statement, person_of, read
+from .statements import person_of, read
 
 if TYPE_CHECKING:
     from .cell import TaskCell
@@ -42,6 +43,7 @@ class Messages:
         self._received: set[bytes] = set()
         self._inbox = asyncio.Lock()
         self._heard = 0
+        self.decisions = Decisions(cell)
 
     # What a handler declares
 
@@ -50,6 +52,11 @@ class Messages:
         self._updates[name] = updates
         self._cell.serve(self._serve(task, name, updates))
         self._cell.stir()
+
+    @property
+    def standing(self) -> int:
+        """How many kinds of updates the handler takes."""
+        return len(self._updates)
 
     def on_query(self, name: str, answer: Callable[..., Any]) -> None:
         """Answer queries of a name."""
@@ -173,22 +180,34 @@ class Messages:
         inbox = f"inbox/{cell.stream}"
         async with self._inbox:
             async for commit in cell.host.log.read(inbox, max(cell.state.inbox, self._heard) + 1, lenient=True):
+                stated = [event for event in commit.events if isinstance(event, Stated)]
+                if not all([await self.decisions.prepare(event) for event in stated]):
+                    cell.serve(self._read_on(stated))
+                    return
                 self._heard = commit.revision
                 for event in commit.events:
-                    await self._hear(event, commit.revision)
+                    await self._hear(event, commit.revision, commit.time)
 
-    async def _hear(self, event: Any, revision: int) -> None:
+    async def _read_on(self, stated: list[Stated]) -> None:
+        """Read the inbox from where it was left, once what stands there can be judged."""
+        while not all(self.decisions.can_judge(event) for event in stated):
+            await self._cell.moved()
+        await self.read_inbox()
+
+    async def _hear(self, event: Any, revision: int, time: int) -> None:
         cell = self._cell
         try:
             if isinstance(event, Sent):
                 await self._take_from_inbox(msgspec.structs.replace(event.message, inbox=revision))
             elif isinstance(event, Stated):
-                await self._stated(event, revision)
+                await self._stated(event, revision, time)
             else:
                 raise StatementError(f"the inbox holds something else at revision {revision}")
         except (StatementError, SettledError, MailboxFullError, IdReusedError) as error:
             _log.warning("task %s ignores a message: %s", cell.id, error)
             if not cell.state.finished:
+                if isinstance(event, Stated):
+                    self.decisions.refused(event, error, revision)
                 cell.waits.read_inbox(revision)
 
     async def _take_from_inbox(self, message: Received) -> None:
@@ -208,7 +227,7 @@ class Messages:
             self._cell.waits.read_inbox(message.inbox)
             self._cell.waits.note(Answered(message.id, failure=failure_of(error)))
 
-    async def _stated(self, event: Stated, revision: int) -> None:
+    async def _stated(self, event: Stated, revision: int, time: int) -> None:
         cell = self._cell
         key = cell.host.doorman.person_key(person_of(event))
         statement = read(event, cell.host.log.identity.log_id, cell.id, key)
@@ -220,29 +239,7 @@ class Messages:
             case "resume":
                 await cell.resume(statement.person)
             case _:
-                self.decide(statement, event, revision)
+                self.decisions.decide(statement, event, revision, time)
                 return
         if not cell.state.finished:
             cell.waits.read_inbox(revision)
-
-    def decide(self, statement: Statement, stated: Stated, revision: int = 0) -> None:
-        """Settle an approval by a statement that was checked; it must be about exactly what was shown."""
-        cell, number = self._cell, statement.wait
-        wait = cell.state.waits[number] if 0 <= number < len(cell.state.waits) else None
-        if wait is None or not wait.asks_a_person:
-            raise StatementError(f"task {cell.id} asks for no approval at wait {number}")
-        if (wait.opened, wait.name, wait.input) != (statement.opened, statement.name, statement.shown):
-            raise StatementError(f"what {statement.person} signed is not what task {cell.id} shows at wait {number}")
-        if cell.waits.is_settled(number) or cell.state.finished:
-            raise SettledError(f"wait {number} of task {cell.id} is decided already")
-        held = wait.kind != "approval"
-        approved = statement.decision == "approve"
-        if held and approved:
-            cell.waits.note(Freed(number, statement.person, stated.statement, stated.signature))
-            cell.waits.read_inbox(revision)
-            return
-        answer = Approval(approved, statement.person, statement.note, stated.statement, stated.signature)
-        failure = None
-        if held:
-            failure = failure_of(StatementError(f"{statement.person} refused: {statement.note or wait.held}"))
-        cell.waits.settle(Settled(number, msgspec.msgpack.encode(answer), failure), revision)

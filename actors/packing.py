@@ -1,7 +1,9 @@
 """Values as they are recorded: MessagePack, and errors as class name and text."""
 
+import contextlib
 import functools
 import typing
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -57,8 +59,21 @@ def name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
+_returns: weakref.WeakKeyDictionary[Callable[..., Any], Any] = weakref.WeakKeyDictionary()
+
+
 def returns(function: Callable[..., Any]) -> Any:
     """The declared type of what a function returns, as far as it can be found."""
+    try:
+        return _returns[function]
+    except (KeyError, TypeError):  # not seen before, or one that cannot be remembered
+        found = _declared(function)
+    with contextlib.suppress(TypeError):
+        _returns[function] = found
+    return found
+
+
+def _declared(function: Callable[..., Any]) -> Any:
     try:
         return typing.get_type_hints(function, include_extras=True).get("return", Any)
     except (NameError, TypeError, AttributeError):

@@ -7,7 +7,7 @@ the waits that preceded it are opened again, opens the same waits under the same
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .errors import ReplayError
 from .events import WaitKind
@@ -18,10 +18,16 @@ PATIENCE = 30.0
 
 
 class Replay:
-    """Goes over the record once. ``waits``: what was recorded before this run; later ones do not count."""
+    """Goes over the record once. ``waits``: what was recorded before this run; later ones do not count.
 
-    def __init__(self, waits: Sequence[WaitState]) -> None:
-        self._waits = list(waits)
+    ``diverge(wait)``: the handler does not ask for this wait; whether the record may be dropped from there on, and was.
+    ``patience``: seconds that it may stand still, if not `PATIENCE`.
+    """
+
+    def __init__(
+        self, waits: Sequence[WaitState], diverge: Callable[[int], bool] = lambda wait: False, patience: float = 0
+    ) -> None:
+        self._waits, self._diverge, self._patience = list(waits), diverge, patience
         self._order = [item for n, wait in enumerate(waits) for item in (*((t, True) for t in wait.taken), (n, False))]
         self._takes = {wait for wait, taken in self._order if taken}
         self._cursor = self._opened = 0
@@ -35,6 +41,11 @@ class Replay:
     def running(self) -> bool:
         """Whether the handler still goes over what was recorded before."""
         return self._cursor < len(self._order)
+
+    @property
+    def reached(self) -> int:
+        """How many of the recorded waits the handler has asked for again."""
+        return self._opened
 
     @property
     def missing(self) -> str:
@@ -98,7 +109,7 @@ class Replay:
         while self.running and not self.error:
             before = self._cursor
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience or PATIENCE):
                     await self._over.wait()
             self._see_that_it_moves(before)
         if self.error:
@@ -108,7 +119,7 @@ class Replay:
         """The handler has ended; `ReplayError` if it has left out what is recorded."""
         if self.error:
             raise self.error
-        if self.missing:
+        if self.missing and not self._diverge(self._opened):
             raise self._fail(f"{self.missing}, and the handler now {how} before it")
 
     def _move(self) -> None:
@@ -128,13 +139,15 @@ class Replay:
         while not turn.done():
             before = self._cursor
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(self._patience or PATIENCE):
                     await asyncio.shield(turn)
             self._see_that_it_moves(before)
         return turn.result()
 
     def _see_that_it_moves(self, before: int) -> None:
-        if self.running and self._cursor == before and not self.error:
+        if not self.running or self._cursor != before or self.error:
+            return
+        if not (self.missing and self._diverge(self._opened)):
             self._fail(f"{self.missing or 'an outcome is recorded as taken'}, and the handler does not ask for it")
 
     def _fail(self, what: str) -> ReplayError:

@@ -7,6 +7,7 @@ from ..eventstore.verify import Cause
 from .agent import Agent
 from .decider import Decider, Reply
 from .events import Answered, Received, Requested
+from .streaming import Piece
 
 DEADLINE = 30.0
 
@@ -39,6 +40,10 @@ class Runtime(Protocol):
 
     async def query(self, task: str, name: str, given: bytes, deadline: float) -> bytes:
         """What a task's handler answers to a query, packed."""
+        ...
+
+    async def stream_since(self, task: str, cursor: int | None) -> tuple[list[Piece], int]:
+        """What a task's steps have said since a cursor, and the next cursor; without one, what those say that run."""
         ...
 
     async def send(

@@ -30,10 +30,10 @@ class Saga:
         self._undo: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
 
     @overload
-    async def step(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
-    async def step(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def step(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def step(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """A step that has ``undo=`` among its options: ``undo`` gets the same arguments. It is called also where the
         step failed, for it may have been done all the same; so it must do nothing where there is nothing to undo."""
         undo = step_options(function).undo
@@ -44,7 +44,7 @@ class Saga:
         self.undo(undo, *args, **kwargs)
         return await self._task.step(function, *args, **kwargs)
 
-    def undo(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def undo(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """Call a function as a step if the saga fails."""
         self._undo.append((name_of(function), functools.partial(self._task.step, function, *args, **kwargs)))
 

@@ -1,7 +1,13 @@
-"""Keeps what the log says should run, and what runs here, the same; and hears what is left in inboxes."""
+"""Keeps what the log says should run, and what runs here, the same; and hears what is left in inboxes.
+
+It asks the registry only for what could run: newly requested, begun by a process that has gone, with mail, with a child
+that has ended, due by now, or left behind by its parent. What waits for days is not looked at.
+"""
 
 import asyncio
+import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +21,10 @@ from ..eventstore.errors import (
 )
 from .activation import load
 from .decider import stream_of
-from .dj import TaskRow
+from .dj import Candidate
 from .errors import CallError, MailboxFullError
 from .events import Stated
+from .passivation import LIVE
 from .statements import says_cancel
 from .task_state import TASK, TaskState
 
@@ -26,8 +33,11 @@ if TYPE_CHECKING:
 
 ROUND = 2.0
 """Seconds between two looks at what should run."""
-LIMIT = 20_000
+_LONGEST = 600.0
+"""Seconds between two tries at a task that waits, and of which nothing has come of the last try."""
+_PRUNED = 200
 _UNREADABLE = (SchemaError, PayloadError, BlobError, KeyringError, LogError)
+_MICRO = 1_000_000
 _log = logging.getLogger("agent_party")
 
 
@@ -40,49 +50,68 @@ class Supervisor:
         self.closed = False
         self._background: set[asyncio.Task[Any]] = set()
         self._reconciler: asyncio.Task[None] | None = None
+        self._timekeeper: asyncio.Task[None] | None = None
+        self._next_due = self._behind = 0
+        self._sooner = asyncio.Event()
+        self._tried: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
         host.watch.on_inbox(self._inbox_grew)
 
     async def start(self) -> None:
         """New code has joined: look at everything again, now and from now on."""
         self.aside.clear()
+        self._tried.clear()
+        await self._set_clock()
         await self.reconcile()
+        loop = asyncio.get_running_loop()
         if self._reconciler is None:
-            self._reconciler = asyncio.get_running_loop().create_task(self._keep_reconciling())
+            self._reconciler = loop.create_task(self._keep_reconciling())
+        if self._timekeeper is None:
+            self._timekeeper = loop.create_task(self._keep_time())
 
     async def stop(self) -> None:
         """Stop looking."""
-        work = [*self._background, *([self._reconciler] if self._reconciler else [])]
-        self._reconciler = None
+        work = [*self._background, *(task for task in (self._reconciler, self._timekeeper) if task)]
+        self._reconciler = self._timekeeper = None
         for task in work:
             task.cancel()
         if work:
             await asyncio.wait(work)
 
-    def _inbox_grew(self, stream: str) -> None:
-        if self.closed or (stream and not stream.startswith("task/")):
-            return
-        task = stream.removeprefix("task/")
-        if stream and task not in self._host.cells:
-            self._spawn(self._wake(task))
-        for cell in [self._host.cells.get(task)] if stream else list(self._host.cells.values()):
-            if cell:
-                self._spawn(cell.messages.read_inbox())
+    # What arrives
 
-    async def _wake(self, task: str) -> None:
-        """Somebody has left something for a task that nobody may be running."""
-        stream = stream_of("task", task)
-        if (
-            not self._host.wants(task)
-            or self._host.lives(await self._host.doorman.holder_of(stream))
-            or await self._host.end_of(stream)
-        ):
+    def _inbox_grew(self, stream: str) -> None:
+        kind, _, name = stream.partition("/")
+        if self.closed or kind not in ("", "task", "agent"):
             return
-        state = (await load(self._host.log, TASK, stream, snapshots=self._host.snapshots)).state
-        # Without its code a task is only taken over to be cancelled.
-        if self._host.handler_for(state) or await self._is_to_be_cancelled(task, state.inbox):
-            cell = await self._host.activate(task)
+        if kind != "task":
+            self.spawn(self._host.read_agents_inboxes(name))
+        if kind == "agent":
+            return
+        if stream and name not in self._host.cells:
+            self.spawn(self.wake(name))
+        for cell in [self._host.cells.get(name)] if stream else list(self._host.cells.values()):
             if cell:
-                await self._host.go(cell)
+                self.spawn(cell.messages.read_inbox())
+
+    async def wake(self, task: str) -> None:
+        """Something has arrived for a task that nobody may be running."""
+        host, stream = self._host, stream_of("task", task)
+        holder = await host.doorman.holder_of(stream)
+        ours = holder == host.presence.holder
+        if self.closed or not host.wants(task) or (host.lives(holder) and not ours) or await host.end_of(stream):
+            return
+        if not ours:
+            state = (await load(host.log, TASK, stream, snapshots=host.snapshots)).state
+            # Without its code a task is only taken over to be cancelled.
+            if not (host.handler_for(state) or await self._is_to_be_cancelled(task, state.inbox)):
+                return
+        if cell := await host.activate(task):
+            await host.go(cell)
+
+    def ended(self, task: str) -> None:
+        """A task that ran here has ended: its parent may have been passivated here."""
+        if task not in self._host.cells and not self.closed:
+            self.spawn(self.wake(task))
 
     async def _is_to_be_cancelled(self, task: str, read: int) -> bool:
         async for commit in self._host.log.read(f"inbox/task/{task}", read + 1, lenient=True):
@@ -90,52 +119,106 @@ class Supervisor:
                 return True
         return False
 
+    # What should run
+
     async def reconcile(self) -> None:
-        """Activate the unfinished tasks that belong here and that nobody alive runs."""
-        rows = await self._host.registry.tasks(unfinished=True, limit=LIMIT)
-        unfinished = {row.id for row in rows}
-        self._host.waiting_for = {task: what for task, what in self._host.waiting_for.items() if task in unfinished}
-        for row in rows:
+        """Activate what could run, belongs here, and is run by nobody alive; cancel what is left behind."""
+        registry, host = self._host.registry, self._host
+        for task in list(host.waiting_for)[:_PRUNED]:
+            what = host.waiting_for.pop(task)
+            if await registry.unfinished(task):
+                host.waiting_for[task] = what
+        await self._try_all(await registry.runnable(host.capabilities()))
+        await self._run_due()
+        for task, parent in await registry.orphans():
+            if task in host.cells or host.wants(task):
+                with contextlib.suppress(EventStoreError, CallError):  # it is there again at the next look
+                    await host.cancel_here(task, parent, f"its parent {parent} has ended")
+
+    async def _try_all(self, candidates: list[Candidate]) -> None:
+        living: dict[bytes, bool] = {b"": False, self._host.presence.holder: False}
+        for candidate in candidates:
+            task, holder = candidate.task, candidate.holder
+            if task in self._host.cells or task in self.aside or not self._host.wants(task):
+                continue
+            if holder not in living:
+                living[holder] = self._host.lives(holder)
+            if living[holder] or not self._is_time_to_try(candidate):
+                continue
             try:
-                await self._reconcile(row, unfinished)
+                await self._try(candidate)
             except MailboxFullError:
                 return
             except _UNREADABLE as error:
-                _log.warning("task %s cannot be read and is set aside until code joins: %s", row.id, error)
-                self.aside.add(row.id)
+                _log.warning("task %s cannot be read and is set aside until code joins: %s", task, error)
+                self.aside.add(task)
             except (EventStoreError, CallError) as error:
-                _log.warning("task %s is set aside for now: %s", row.id, error)
+                _log.warning("task %s is set aside for now: %s", task, error)
 
-    async def _reconcile(self, row: TaskRow, unfinished: set[str]) -> None:
-        mine = row.id in self._host.cells or self._host.wants(row.id)
-        if not mine or row.id in self.aside:
-            return
-        if row.parent and row.parent not in unfinished and await self._is_orphan(row):
-            await self._host.cancel_here(row.id, row.parent, f"its parent {row.parent} has ended")
-        elif row.id not in self._host.cells and self._host.handler_for(
-            TaskState(capability=row.capability, agent=row.agent)
-        ):
-            cell = await self._host.activate(row.id)
-            if cell:
-                await self._host.go(cell)
+    async def _try(self, candidate: Candidate) -> None:
+        state = TaskState(capability=candidate.capability, agent=candidate.agent, runs=candidate.runs)
+        if self._host.handler_for(state) and (cell := await self._host.activate(candidate.task)):
+            await self._host.go(cell)
 
-    async def _is_orphan(self, row: TaskRow) -> bool:
-        if not await self._host.end_of(stream_of("task", row.parent)):
+    def _is_time_to_try(self, candidate: Candidate) -> bool:
+        """A task that waits is not replayed again and again for a reason of which nothing comes."""
+        if candidate.reason in ("requested", "running", "stopped", "cancelling"):
+            return True
+        now = asyncio.get_running_loop().time()
+        reason, when, pause = self._tried.pop(candidate.task, ("-", 0.0, 0.0))
+        if reason == candidate.reason and now < when:
+            self._tried[candidate.task] = (reason, when, pause)
             return False
-        stream = stream_of("task", row.id)
-        return not (await load(self._host.log, TASK, stream, snapshots=self._host.snapshots)).state.detached
+        pause = min(_LONGEST, 2 * pause) if reason == candidate.reason and pause else ROUND
+        self._tried[candidate.task] = (candidate.reason, now + pause, pause)
+        if len(self._tried) > LIVE:
+            self._tried.popitem(last=False)
+        return True
+
+    # Time
+
+    def at(self, due: int) -> None:
+        """Something that was passivated is due at this time."""
+        if not self._next_due or due < self._next_due:
+            self._next_due = due
+            self._sooner.set()
+
+    async def _set_clock(self) -> None:
+        """Where the clock was set back since something was recorded, time goes on from there: nothing waits longer."""
+        loads = [await self._host.registry.load(agent) for agent in self._host.agents]
+        newest = max((load.last for load in loads), default=0)
+        self._behind = max(0, newest - self._host.log.ambient.now())
+
+    def _now(self) -> int:
+        return self._host.log.ambient.now() + self._behind
+
+    async def _run_due(self) -> None:
+        """Wake what is due, and see when the next one is."""
+        self._next_due = 0
+        late, following = await self._host.registry.due(self._host.capabilities(), self._now())
+        if following:
+            self.at(following)
+        await self._try_all(late)
+
+    async def _keep_time(self) -> None:
+        """One timer for all that sleeps out of memory."""
+        while True:
+            self._sooner.clear()
+            left = (self._next_due - self._now()) / _MICRO if self._next_due else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, left) if left is not None else None):
+                    await self._sooner.wait()
+                    continue
+            await self._noted(self._run_due())
 
     async def _keep_reconciling(self) -> None:
         while True:
             await asyncio.sleep(ROUND)
-            try:
-                await self.reconcile()
-            except (EventStoreError, CallError) as error:
-                _log.warning("reconciling is set aside: %s", error)
-            except Exception:
-                _log.exception("reconciling failed, by a fault of this program")
+            await self._noted(self.reconcile())
+            await self._noted(self._host.sweep())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background."""
         task = asyncio.get_running_loop().create_task(self._noted(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)

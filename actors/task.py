@@ -4,22 +4,29 @@ import asyncio
 import hashlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
 
 from ..eventstore.artifacts import Artifact
 from .agent import Handler
+from .approvals import Rules
+from .conversation import Answer, ModelOptions, converse
 from .delegation import Delegation
-from .errors import RejectedError, StepError, TaskCancelledError
+from .errors import BudgetError, StepError, TaskCancelledError
 from .events import INTERRUPTED, Checkpointed, Progressed, Settled, WaitKind
 from .memory import Memory
 from .messages import Updates
+from .model import Estimate, Message, find_model
 from .packing import name_of, pack, pack_input, returns, unpack
+from .reservation import Reservation
 from .saga import Saga
+from .spending import REFUSED, Plan
 from .statements import Approval
 from .steps import StepOptions, step_options
+from .task_budget import TaskBudget
 from .task_state import WaitState, abandoned
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Run = Callable[[int, WaitState], Awaitable[Settled]]
+_AT_ONCE = 50
 
 
 class ContinueAsNew(BaseException):
@@ -51,10 +59,10 @@ class Task:
         return self._cell.id
 
     @overload
-    async def step(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
-    async def step(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def step(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def step(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def step(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function once, durably: its outcome is recorded, and after a crash replayed instead of done again.
 
         A function that is not async runs in a thread. Raises `StepError` when its retries are used up.
@@ -67,7 +75,8 @@ class Task:
         async def run(wait: int, opened: WaitState) -> Settled:
             return await self._cell.work.effect(wait, opened, function, options, (args, kwargs))
 
-        settled = await self.wait_for("step", name, pack_input((args, kwargs), f"the input of {name}"), run)
+        plan = self._cell.spending.step(name)
+        settled = await self.wait_for("step", name, pack_input((args, kwargs), f"the input of {name}"), run, plan=plan)
         if settled.failure:
             raise StepError(name, settled.failure.kind, settled.failure.message)
         return unpack(settled.value, returns(function))
@@ -81,25 +90,31 @@ class Task:
         *,
         terms: bytes = b"",
         due: int = 0,
+        plan: Plan | None = None,
     ) -> Settled:
         """Open a wait, run what settles it unless that is recorded, and hand its outcome to the handler.
 
         The one way by which a handler awaits anything. Who stops awaiting it, abandons it: that is its outcome then.
-        Raises `TaskCancelledError` if the task is cancelled meanwhile and cleans up.
+        ``plan``: what it asks of the budget. Raises `TaskCancelledError` if the task is cancelled meanwhile and cleans
+        up, `BudgetError` if the budget does not allow it.
         """
         waits, cell = self._cell.waits, self._cell
         if not waits.replay.running:
             await cell.unpaused()
         number, recorded = waits.open(kind, name, given, terms=terms, due=due)
         try:
+            if recorded and number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # a long record does not keep the others of this process waiting
+            if recorded is None:
+                await cell.spending.claim(number, plan)
             opened = recorded or await waits.opened(number)
             settled = waits.settled(number)
             if settled is None:
                 if kind in ("step", "child"):
                     await waits.replay.over()
                 with cell.interruptible(number):
-                    settled = await run(number, opened)
-                waits.settle(settled)
+                    settled = await cell.spending.admitted(number, plan) or await run(number, opened)
+                waits.settle(cell.spending.charged(settled))
             elif abandoned(settled):
                 await asyncio.get_running_loop().create_future()
             await waits.take(number)
@@ -111,7 +126,25 @@ class Task:
             await waits.take(number)
         if settled.failure and settled.failure.kind == INTERRUPTED:
             raise TaskCancelledError(self.id, settled.failure.message)
+        if settled.failure and settled.failure.kind == REFUSED and not settled.attempts:
+            raise BudgetError(settled.failure.message)
         return settled
+
+    @overload
+    async def model(
+        self, name: str, messages: str | Sequence[Message], *, output: None = None, **options: Unpack[ModelOptions]
+    ) -> Answer[None]: ...
+    @overload
+    async def model(
+        self, name: str, messages: str | Sequence[Message], *, output: type[T], **options: Unpack[ModelOptions]
+    ) -> Answer[T]: ...
+    async def model(
+        self, name: str, messages: str | Sequence[Message], *, output: Any = None, **options: Unpack[ModelOptions]
+    ) -> Answer[Any]:
+        """Have a model of the agent answer, and run the tools it calls; each call is a step. See `converse`."""
+        agent, cell = self._cell.work.agent, self._cell
+        model = find_model(agent.models, cell.state.models.get(name, name), agent.name)
+        return await converse(self, model, name, messages, output=output, describe=cell.describe, **options)
 
     # Doing several things at once
 
@@ -130,13 +163,11 @@ class Task:
     async def within(self, seconds: float, awaitable: Coroutine[Any, Any, T]) -> T:
         """The result of something, if it comes in so many seconds, also over a crash; else `TimeoutError`."""
 
-        async def last() -> Any:
+        async def last() -> T:
             await self.sleep(seconds)
-
-        winner, result = await self.first(awaitable, last())
-        if winner:
             raise TimeoutError(f"it took longer than {seconds:g} seconds")
-        return result
+
+        return (await self.first(awaitable, last()))[1]
 
     def saga(self) -> Saga:
         """Steps that are taken back in reverse order if one fails or the task is cancelled: ``async with``."""
@@ -144,7 +175,7 @@ class Task:
 
     # Delegating
 
-    async def ask(self, capability: str | Handler, **given: Any) -> Any:
+    async def ask(self, capability: str | Handler, /, **given: Any) -> Any:
         """Delegate to whoever has the capability, and wait for the result.
 
         Raises `TaskFailedError` or `TaskCancelledError` as the child ends; a child waits while nobody can do it.
@@ -157,19 +188,15 @@ class Task:
 
     # People and other tasks
 
-    async def approval(self, name: str, show: Any = None) -> Approval:
-        """Wait for a person, for days if need be. ``show`` is what they sign; `RejectedError` if they say no."""
-        settled = await self.wait_for(
-            "approval",
-            name,
-            pack_input(show, f"what {name} shows"),
-            lambda wait, _: self._cell.work.durably(self._cell.waits.answer(wait)),
-        )
-        answer = msgspec.msgpack.decode(settled.value, type=Approval)
-        if not answer.approved:
-            reason = f": {answer.note}" if answer.note else ""
-            raise RejectedError(self.id, f"{answer.person} rejected {name!r}{reason}")
-        return answer
+    @overload
+    async def approval(self, name: str, show: Any = None, **rules: Unpack[Rules]) -> Approval[None]: ...
+    @overload
+    async def approval(self, name: str, show: Any = None, *, form: type[T], **rules: Unpack[Rules]) -> Approval[T]: ...
+    async def approval(self, name: str, show: Any = None, *, form: Any = None, **rules: Unpack[Rules]) -> Approval[Any]:
+        """Wait for people, for days if need be. ``show`` is what they sign; ``form``: a type whose values they fill in
+        and sign with it; `Rules` say who, how many and until when. `RejectedError` if they say no, or nobody in time;
+        `ConfigurationError` for rules by which nobody could decide."""
+        return await self._cell.messages.decisions.ask(self, name, show, form, rules)
 
     async def signal(self, name: str, kind: Any = Any) -> Any:
         """Wait for a signal of this name; those that came before are kept, and given one by one, the oldest first."""
@@ -182,6 +209,18 @@ class Task:
             return await self._cell.work.durably(self._cell.messages.awaited(kind, name, wait))
 
         return (await self.wait_for(kind, name, b"\xc0", run)).value
+
+    async def tell(self, task: str, name: str, value: Any = None) -> None:
+        """Send another task a signal, once. Raises `StepError` for a task that has finished or is not there."""
+        given = pack_input(value, f"signal {name}")
+
+        async def run(wait: int, opened: WaitState) -> Settled:
+            return await self._cell.work.tell(task, name, given, wait, opened)
+
+        told = f"tell {name}"
+        settled = await self.wait_for("step", told, msgspec.msgpack.encode((task, given)), run)
+        if settled.failure:
+            raise StepError(told, settled.failure.kind, settled.failure.message)
 
     def on_update(self, name: str, handle: Callable[..., Any], *, validate: Callable[..., Any] | None = None) -> None:
         """Take updates of this name from now on: ``handle(**input)`` may be async and use the task; what it returns
@@ -258,6 +297,17 @@ class Task:
         """Keep state on the log, where the task's state shows it. Large state goes to the blobs."""
         if not self._cell.replaying:
             await self._cell.waits.flush(Checkpointed(pack(state, "a checkpoint")))
+
+    # The budget
+
+    @property
+    def budget(self) -> TaskBudget:
+        """What this task and all that it delegates may use."""
+        return TaskBudget(self._cell, self.wait_for)
+
+    def budget_for_call(self, estimate: Estimate) -> AbstractAsyncContextManager[Reservation]:
+        """Within it, the next step is a call of a model that uses this much at most."""
+        return self.budget.for_call(estimate)
 
     # What lies beside the log
 

@@ -1,13 +1,12 @@
 """A task's state: the fold of its stream."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from ..eventstore.reading import Commit
 from .activation import Fold
-from .budgets import Budget, Spent
-from .errors import TaskCancelledError, TaskFailedError
+from .budgets import Accounted, Budget, Raised, Spent
 from .events import (
     ABANDONED,
     DURABLE,
@@ -29,7 +28,6 @@ from .events import (
     Parent,
     Paused,
     Progressed,
-    Raised,
     Received,
     Requested,
     Resumed,
@@ -39,7 +37,6 @@ from .events import (
     Stopped,
     WaitKind,
 )
-from .packing import unpack
 
 Status = Literal[
     "", "requested", "running", "waiting", "paused", "cancelling", "stopped", "completed", "failed", "cancelled"
@@ -54,7 +51,9 @@ class WaitState(msgspec.Struct, omit_defaults=True):
     ``taken``, ``terms``, ``due``, ``reserved``: see `Opened`; ``settled`` is None while it is awaited.
 
     ``attempts``: how often its effect was tried and failed so far; ``detail``: how far it said it had come;
-    ``held``: why it goes on only when a person says so; ``signed``: who has decided so far.
+    ``held``: why it goes on only when a person says so, and ``asked`` with its figures; ``signed``: who has decided so
+    far. ``admitted``: the revision that gave it its reservation, where that came later; ``released``: it has nothing
+    reserved any more.
     """
 
     kind: WaitKind
@@ -76,6 +75,17 @@ class WaitState(msgspec.Struct, omit_defaults=True):
     freed: bool = False
     signed: tuple[Signed, ...] = ()
     escalated: bool = False
+    asked: Held | None = None
+    admitted: int = 0
+    released: bool = False
+
+    @property
+    def shown(self) -> bytes:
+        """What a person is shown who decides about it, and signs: where the budget is too low, by how much."""
+        if self.asked is None or self.asked.needs is None:
+            return self.input
+        told = {"asks": self.held, "needs": self.asked.needs, "more": self.asked.more}
+        return msgspec.msgpack.encode({**told, "input": msgspec.Raw(self.input)})
 
     @property
     def asks_a_person(self) -> bool:
@@ -86,9 +96,12 @@ class WaitState(msgspec.Struct, omit_defaults=True):
 class TaskState(msgspec.Struct):
     """``waits`` by number. ``status`` is waiting where every open wait may take days.
 
-    ``begun``: how often the handler began anew (`Continued`); ``mail``: messages by name that nothing has awaited yet;
-    ``heard``: what became of messages by id, None while an update is not answered; ``spent`` and ``reserved``: of the
-    budget; ``foreign``: how many of the first waits are those of the task that this one was forked from.
+    ``begun``: how often the handler began anew (`Continued`), ``original``: the input that was asked for, if it did;
+    ``mail``: messages by name that nothing has awaited yet; ``heard``: what became of messages by id, None while an
+    update is not answered; ``spent`` and ``reserved``: of the budget, ``raised``: what was added to it; ``owed``:
+    children that are settled and not accounted for; ``foreign``: how many of the first waits are those of the task that
+    this one was forked from; ``fitting``: the
+    version that opened the last wait, and so does what is recorded.
     """
 
     status: Status = ""
@@ -99,6 +112,7 @@ class TaskState(msgspec.Struct):
     by: str = ""
     runs: int = 0
     begun: int = 0
+    original: bytes = b""
     parent: Parent | None = None
     detached: bool = False
     within: float = 0
@@ -119,10 +133,15 @@ class TaskState(msgspec.Struct):
     budget: Budget | None = None
     spent: Spent = Spent()
     reserved: Spent = Spent()
+    raised: Spent = Spent()
+    owed: set[int] = set()
     forked: Forked | None = None
     foreign: int = 0
     models: dict[str, str] = {}
     chain: tuple[bytes, ...] = ()
+    pinned: str = ""
+    team: str = ""
+    fitting: str = ""
 
     @property
     def finished(self) -> bool:
@@ -172,14 +191,21 @@ def _evolve(state: TaskState, event: object, commit: Commit, index: int) -> None
             state.checkpoint = event.state
         case Completed():
             state.status, state.result = "completed", event.result
+            state.spent = event.spent or state.spent
         case Stopped():
             state.status, state.failure = "stopped", event.failure
         case Failed():
             state.status, state.failure = "failed", event.failure
+            state.spent = event.spent or state.spent
         case Cancelled():
             state.status, state.cancelled = "cancelled", event
+            state.spent = event.spent or state.spent
+        case Freed(reserved=Spent()):
+            _admit(state, event, commit)
         case Attempted() | Held() | Freed() | Signed() | Escalated():
             _of_a_wait(state.waits[event.wait], event)
+            if isinstance(event, Attempted) and event.spent is not None:
+                _use_up(state, state.waits[event.wait], event.spent)
         case Received() | Answered():
             _hear(state, event)
         case _:
@@ -196,12 +222,17 @@ def _steer(state: TaskState, event: object) -> None:
         case Cancelling():
             state.cancelling = event
         case Raised():
-            state.budget = state.budget.raised(event.more) if state.budget else None
+            _raise(state, event.more)
+        case Accounted():
+            _release(state, event.wait, event)
         case Forked():
             state.forked, state.foreign = event, event.waits
+            for message in event.mail:
+                state.mail.setdefault(f"{message.kind} {message.name}", []).append(message)
         case Diverged():
             _drop(state, event.wait)
         case Continued():
+            state.original = state.original or state.input
             state.input, state.begun = event.input, state.begun + 1
             _drop(state, 0)
             state.runs, state.progress = 0, None
@@ -212,15 +243,14 @@ def _request(state: TaskState, event: Requested, commit: Commit) -> None:
     state.agent, state.parent, state.by = event.agent, event.parent, event.by
     state.within, state.requested_at = event.within, commit.time
     state.budget, state.models, state.detached = event.budget, event.models, event.detached
-    state.chain = event.chain
+    state.chain, state.pinned, state.team = event.chain, event.version, event.team
 
 
 def _drop(state: TaskState, first: int) -> None:
     """Forget the waits from one on; what they used is used, what they had reserved is free."""
-    for wait in [wait for wait in state.open if wait >= first]:
+    for wait in [wait for wait in state.open | state.owed if wait >= first]:
         state.open.discard(wait)
-        if reserved := state.waits[wait].reserved:
-            state.reserved -= reserved
+        _release(state, wait, None)
     del state.waits[first:]
     state.foreign = min(state.foreign, first)
 
@@ -236,22 +266,61 @@ def _advance(state: TaskState, event: Advanced, commit: Commit, index: int) -> N
         state.open.add(opened.wait)
     for settled in event.settled:
         _settle(state, state.waits[settled.wait], settled)
+    if event.opened:
+        state.fitting = state.version
     state.inbox = max(state.inbox, event.inbox)
 
 
 def _settle(state: TaskState, wait: WaitState, settled: Settled) -> None:
     wait.settled = settled
     state.open.discard(settled.wait)
-    if wait.reserved:
-        state.reserved -= wait.reserved
-    if settled.spent:
-        state.spent += settled.spent
+    if settled.spent is not None or wait.kind != "child":
+        _release(state, settled.wait, settled)
+    elif wait.reserved is not None and not wait.released:
+        state.owed.add(settled.wait)
     if wait.kind in ("signal", "update") and settled.failure is None:
         key = f"{wait.kind} {wait.name}"
         waiting = state.mail.get(key, [])
         del waiting[:1]
         if not waiting:
             state.mail.pop(key, None)
+
+
+def _release(state: TaskState, number: int, used: Settled | Accounted | None) -> None:
+    """What a wait has reserved is free again, but for what it used; once."""
+    wait = state.waits[number]
+    if wait.released:
+        return
+    wait.released = True
+    state.owed.discard(number)
+    if wait.reserved:
+        state.reserved -= wait.reserved
+    if used and used.spent:
+        state.spent += used.spent
+    if used and used.raised:
+        _raise(state, used.raised)
+
+
+def _raise(state: TaskState, more: Spent) -> None:
+    state.raised += more
+    state.budget = state.budget.raised(more) if state.budget else None
+
+
+def _admit(state: TaskState, event: Freed, commit: Commit) -> None:
+    """A wait gets its reservation after it was opened."""
+    wait = state.waits[event.wait]
+    if wait.settled is not None:
+        return
+    wait.reserved, wait.admitted, wait.held, wait.asked = event.reserved, commit.revision, "", None
+    state.reserved += event.reserved or Spent()
+
+
+def _use_up(state: TaskState, wait: WaitState, spent: Spent) -> None:
+    """What a wait had reserved is spent: it needs another reservation to go on."""
+    state.spent += spent
+    if not wait.released:
+        state.reserved -= wait.reserved or Spent()
+        wait.reserved = None
 
 
 def _hear(state: TaskState, event: Received | Answered) -> None:
@@ -271,28 +340,18 @@ def _of_a_wait(wait: WaitState, event: Attempted | Held | Freed | Signed | Escal
             wait.attempts, wait.failure, wait.next = event.attempt, event.failure, event.next
             wait.detail = event.detail or wait.detail
         case Held():
-            wait.held, wait.freed = event.reason, False
+            wait.held, wait.freed, wait.asked = event.reason, False, event
         case Freed():
             wait.freed = True
         case Signed():
             wait.signed = (*wait.signed, event)
         case Escalated():
-            wait.escalated = True
+            wait.escalated, wait.due = True, event.due
 
 
-TASK = Fold(TaskState, evolve, TaskState, "task/2")
+TASK = Fold(TaskState, evolve, TaskState, "task/3")
 
 
 def abandoned(settled: Settled) -> bool:
     """Whether a wait was settled because its handler did not await it any more."""
     return settled.failure is not None and settled.failure.kind == ABANDONED
-
-
-def result_of(task: str, state: TaskState, output: Any = Any) -> Any:
-    """What a finished task returned, as its declared type. Raises `TaskFailedError` or `TaskCancelledError`."""
-    if state.status == "failed" and state.failure:
-        raise TaskFailedError(task, f"task {task}: {state.failure.kind}: {state.failure.message}")
-    if state.status == "cancelled" and state.cancelled:
-        why = f": {state.cancelled.reason}" if state.cancelled.reason else ""
-        raise TaskCancelledError(task, f"task {task} was cancelled by {state.cancelled.by}{why}")
-    return unpack(state.result or b"\xc0", output)

@@ -5,14 +5,16 @@ opening is durable, so a crash leaves at most the effects in flight unknown, and
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
+
+import msgspec
 
 from ..eventstore.errors import BlobError, PayloadError, SchemaError, StoreError
 from ..eventstore.reading import Commit
 from .budgets import Spent
 from .errors import MovedError, SettledError
-from .events import ABANDONED, Advanced, Diverged, Failure, Opened, Progressed, Settled, WaitKind
+from .events import ABANDONED, Advanced, Diverged, Failure, Opened, Progressed, Settled, Started, WaitKind
 from .replay import Replay
 from .task_state import TaskState, WaitState
 
@@ -33,8 +35,9 @@ class Waits:
 
     def __init__(self, state: TaskState, record: Record) -> None:
         self._state, self._record = state, record
-        self.replay = Replay(state.waits)
+        self.replay = Replay(state.waits, self._diverge)
         self.trouble: Exception | None = None
+        self.own = ""
         self._next = 0
         self._before: list[Any] = []
         self._opening: list[Opened] = []
@@ -46,7 +49,7 @@ class Waits:
         self._timer: asyncio.TimerHandle | None = None
         self._commits: set[asyncio.Task[None]] = set()
         self._answers: dict[int, asyncio.Future[Settled]] = {}
-        self._stopped = False
+        self._stopped = self._closed = False
         self.replayed = 0
 
     def note(self, event: Any, *, soon: bool = True) -> None:
@@ -75,7 +78,7 @@ class Waits:
 
         Raises `ReplayError` where the record says something else than the handler asks for.
         """
-        if self._stopped or self._state.finished:
+        if self._stopped or self._closed or self._state.finished:
             raise SettledError(f"the task has ended: it cannot await {kind} {name!r} any more")
         number, self._next = self._next, self._next + 1
         if recorded := self._replayed(number, kind, name, given):
@@ -89,12 +92,27 @@ class Waits:
     def _replayed(self, number: int, kind: WaitKind, name: str, given: bytes) -> WaitState | None:
         """The record of a wait. What a fork took over holds only as far as the fork does the same."""
         recorded = self.replay.recorded(number)
+        given = self._as_recorded(number, given)
         same = recorded is None or (recorded.kind, recorded.name, recorded.input) == (kind, name, given)
-        if recorded is not None and not same and number < self._state.foreign:
-            self._taken = [*self.replay.cut(number), *self._taken]
-            self.note(Diverged(number))
+        if not same and self._diverge(number):
             return None
         return self.replay.open(number, kind, name, given)
+
+    def _as_recorded(self, number: int, given: bytes) -> bytes:
+        """An input as the task from whose past a fork goes on would have given it: with that task's id for its own."""
+        recorded, forked = self.replay.recorded(number), self._state.forked
+        if not (recorded and forked and self.own and number < self._state.foreign) or recorded.input == given:
+            return given
+        said = (given.replace(packed(self.own), packed(name)) for name in forked.names)
+        return recorded.input if recorded.input in said else given
+
+    def _diverge(self, number: int) -> bool:
+        """Drop what a fork took over from this wait on, because it does something else; whether there was such."""
+        if number >= self._state.foreign or self.replay.recorded(number) is None:
+            return False
+        self._taken = [*self.replay.cut(number), *self._taken]
+        self.note(Diverged(number))
+        return True
 
     async def opened(self, number: int) -> WaitState:
         """Wait until an opening is durable, together with others of this moment."""
@@ -117,6 +135,22 @@ class Waits:
         settled = Settled(number, make())
         self.settle(settled)
         return settled.value
+
+    def reserve(self, wait: int, amount: Spent) -> bool:
+        """What a wait may use of the budget, while its opening is not on its way yet; whether it still was not."""
+        place = next((n for n, opening in enumerate(self._opening) if opening.wait == wait), None)
+        if place is not None:
+            self._opening[place] = msgspec.structs.replace(self._opening[place], reserved=amount)
+        return place is not None
+
+    def is_recorded(self, wait: int) -> bool:
+        """Whether a wait's opening is on the log."""
+        return wait not in self._unrecorded and wait < len(self._state.waits)
+
+    @property
+    def settling(self) -> Iterable[Settled]:
+        """Outcomes that are about to be recorded."""
+        return self._settling.values()
 
     def settle(self, settled: Settled, inbox: int = 0) -> None:
         """What a wait came to; committed with the next opening, or soon. A wait is settled once."""
@@ -160,8 +194,15 @@ class Waits:
         self._inbox = max(self._inbox, revision)
         self._soon()
 
+    def close(self) -> None:
+        """The handler has ended: what it left running opens nothing any more."""
+        self._closed = True
+
     async def flush(self, *after: Any) -> None:
-        """Commit what is waiting, then ``after``, as one commit. Cancelling the caller does not stop the commit."""
+        """Commit what is waiting, then ``after``, as one commit. Cancelling the caller does not stop the commit.
+
+        A function among ``after`` gives its events when all that goes before them is known.
+        """
         commit = asyncio.get_running_loop().create_task(self._commit(after))
         self._commits.add(commit)
         commit.add_done_callback(self._committed)
@@ -183,7 +224,8 @@ class Waits:
             opening, self._opening = self._opening, []
             settling = dict(self._settling)
             inbox = self._inbox if self._inbox > self._state.inbox else 0
-            events = [*before, *_advanced(list(settling.values()), opening, inbox), *after]
+            last = [event for one in after for event in (one() if callable(one) else (one,))]
+            events = [*before, *_advanced(list(settling.values()), opening, inbox), *last]
             if not events:
                 return
             try:
@@ -228,11 +270,26 @@ class Waits:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is on its way to the log, and the handler has gone over all that was recorded.
+
+        That a run has begun is recorded only with the first thing that is new in it.
+        """
+        coming = self._opening or self._settling or self._commits or self._timer or self._inbox > self._state.inbox
+        only_begun = all(isinstance(event, Started) for event in self._before)
+        return only_begun and not (coming or self.replay.running)
+
     async def idle(self) -> None:
         """Wait for the commits that are on their way."""
         while self._commits:
             await asyncio.wait(self._commits)
             await asyncio.sleep(0)
+
+
+def packed(task: str) -> bytes:
+    """A task's id as it stands in packed values."""
+    return msgspec.msgpack.encode(task)
 
 
 def _advanced(settled: list[Settled], opened: list[Opened], inbox: int) -> list[Advanced]:

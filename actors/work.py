@@ -1,5 +1,6 @@
 """What a task's waits do: running effects, starting children, keeping artifacts, remembering."""
 
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -7,14 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..eventstore.artifacts import Artifact, fetch, keep
 from ..eventstore.errors import AppendError, LogError, StoreError
 from .agent import Agent
+from .decider import stream_of
 from .delegation import cause_of, child_id
 from .effects import CurrentStep, Trial
-from .errors import DeadlineError, MailboxFullError, MovedError
-from .events import Failure, Held, Requested, Settled
-from .packing import name_of
+from .errors import DeadlineError, MailboxFullError, MovedError, SettledError, UnknownTaskError
+from .events import Attempted, Failure, Held, Received, Requested, Settled, Source
+from .packing import failure_of, name_of
+from .people import Roles
 from .slots import Slot
 from .steps import StepOptions, step_options
 from .task_state import WaitState
+from .teams import counterpart, memory_of, message_id
 
 if TYPE_CHECKING:
     from .cell import TaskCell
@@ -43,7 +47,8 @@ class Work:
     ) -> Settled:
         """Run a step under the limits of the agent and of the host. One that a crash left open is run again, or taken
         back, or held until a person lets it go on, as its options say."""
-        if options.on_crash != "retry" and opened.revision <= self._cell.known and not opened.freed:
+        left_open = max(opened.revision, opened.admitted) <= self._cell.known
+        if options.on_crash != "retry" and left_open and not opened.freed:
             if options.on_crash == "compensate" and options.undo:
                 settled = await self._run(wait, opened, options.undo, step_options(options.undo), given)
                 open_left = Failure("CrashedError", "a crash left open whether it was done: it was taken back")
@@ -58,10 +63,19 @@ class Work:
     ) -> Settled:
         cell = self._cell
         key = idempotency_key(cell.stream, wait, cell.state.begun)
-        step = CurrentStep(cell.id, wait, 1, key, opened.detail, lambda piece: cell.host.publish(cell.id, wait, piece))
-        trial = Trial(cell.waits.note, cell.now, self._ratio, (opened.attempts, opened.next))
-        async with self.slot.working():
-            return await cell.host.effects.run(step, function, options, given, trial)
+        publish = functools.partial(cell.host.streams.publish, cell.id, wait)
+        step = CurrentStep(cell.id, wait, 1, key, opened.detail, publish)
+        trial = Trial(lambda tried: self._tried(wait, tried), cell.now, self._ratio, (opened.attempts, opened.next))
+        try:
+            async with self.slot.working():
+                return await cell.host.effects.run(step, function, options, given, trial)
+        finally:
+            cell.host.streams.end(cell.id, wait)
+
+    def _tried(self, wait: int, tried: Attempted) -> None:
+        if tried.failure:
+            self._cell.spending.attempted(wait, tried.failure)
+        self._cell.waits.note(tried)
 
     def _ratio(self) -> float:
         return int.from_bytes(self._cell.chance(4)) / (1 << 32)
@@ -108,15 +122,60 @@ class Work:
         """The content of an artifact."""
         return await self._ours(fetch(self._cell.host.log, artifact))
 
-    async def recall(self, key: str) -> bytes | None:
-        """What the agent remembers under a key, packed."""
-        return await self._ours(self._cell.host.recall(self.agent.name, key))
+    async def roles(self) -> Roles:
+        """Who has which role now."""
+        return await self._ours(self._cell.host.doorman.roles())
 
-    async def remember(self, key: str, value: bytes, wait: int) -> None:
-        """Have the agent remember; once for each wait."""
+    async def hear(self) -> None:
+        """Read all that was left for the task until now."""
+        await self._ours(self._cell.host.log.refresh())
+        await self._ours(self._cell.messages.read_inbox())
+
+    async def recall(self, key: str) -> tuple[bytes | None, Source]:
+        """What the agent remembers under a key, packed, and a commit of its memory by which it did."""
+        memory = memory_of(self.agent.name, self._cell.state.team)
+        value = await self._ours(self._cell.host.recall(memory, key))
+        return value, await self._seen(memory)
+
+    async def memories(self, prefix: str) -> tuple[dict[str, bytes], Source]:
+        """What the agent remembers under keys with a prefix, packed, and a commit of its memory by which it did."""
+        memory = memory_of(self.agent.name, self._cell.state.team)
+        found = await self._ours(self._cell.host.memories(memory, prefix))
+        return found, await self._seen(memory)
+
+    async def remember(self, key: str, value: bytes, wait: int) -> Source:
+        """Have the agent remember; once for each wait. A commit of its memory by which it does."""
         cell = self._cell
-        command = cell.host.command_id(f"{cell.stream}#{wait}" + (f"#{cell.state.begun}" if cell.state.begun else ""))
-        await self._ours(cell.host.remember(self.agent.name, key, value, command))
+        memory = memory_of(self.agent.name, cell.state.team)
+        command = cell.host.command_id(wait_key(cell.stream, wait, cell.state.begun))
+        await self._ours(cell.host.remember(memory, key, value, command))
+        return await self._seen(memory)
+
+    async def _seen(self, memory: str) -> Source:
+        """A memory as it is now, which is no earlier than what was read or written just before."""
+        log = self._cell.host.log
+        if self._cell.host.runtime:
+            await self._ours(log.refresh())
+        stream = stream_of("agent", memory)
+        return Source(stream, (await log.state(stream)).revision)
+
+    async def tell(self, task: str, name: str, value: bytes, wait: int, opened: WaitState) -> Settled:
+        """Send another task a signal, once for each wait; within a team fork, its counterpart in the fork."""
+        cell = self._cell
+        identity = message_id(cell.stream, wait, cell.state.begun)
+        source = Source(cell.stream, opened.revision)
+        try:
+            target = await counterpart(cell.host.log, cell.state.team, task)
+            message = Received("signal", name, value, identity, cell.state.by, source)
+            await self._ours(cell.host.deliver(target, message))
+        except (SettledError, UnknownTaskError) as error:
+            return Settled(wait, failure=failure_of(error))
+        return Settled(wait)
+
+
+def wait_key(stream: str, wait: int, begun: int) -> str:
+    """What names a wait for ever, also where its task has begun anew."""
+    return f"{stream}#{wait}" + (f"#{begun}" if begun else "")
 
 
 def idempotency_key(stream: str, wait: int, begun: int) -> str:

@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from .actors.activation import Folded, load
-from .actors.agent_state import AGENT, AgentState
 from .actors.decider import Decider, Reply, stream_of
+from .actors.endings import ended, value_of
 from .actors.entities import entity_fold
 from .actors.errors import (
     DeadlineError,
@@ -19,16 +19,20 @@ from .actors.errors import (
 )
 from .actors.events import Advanced, Received
 from .actors.packing import pack_input
-from .actors.statements import Decision, Statement, sign
-from .actors.task_state import TASK, TaskState, result_of
+from .actors.statements import Decision
+from .actors.streaming import Piece
+from .actors.task_state import TASK, TaskState, WaitState
 from .actors.watch import Calm
 from .eventstore.artifacts import Artifact, fetch
 from .eventstore.reading import Commit
+from .signing import NO_ANSWER, open_approval, statement_about, statement_on, still
 
 if TYPE_CHECKING:
     from .party import Party
 
 T = TypeVar("T")
+_LISTEN = 0.05
+"""Seconds between two looks at what a task's steps say."""
 S = TypeVar("S")
 
 
@@ -64,9 +68,12 @@ class TaskHandle(Generic[T]):
 
     async def result(self, timeout: float | None = None) -> T:
         """Wait for the result. Raises `TaskFailedError`, `TaskCancelledError`, `DeadlineError` after ``timeout`` s."""
-        async for state in self.watch(timeout=timeout):
-            if state.finished:
-                return result_of(self.id, state, self._output)  # type: ignore[no-any-return]
+        log = self._party.stack.log
+        await log.refresh()
+        if not (await log.state(self.stream)).revision:
+            raise UnknownTaskError(self.id)
+        if ending := await ended(log, self._party.watch, self.stream, timeout):
+            return value_of(self.id, ending, self._output)  # type: ignore[no-any-return]
         raise DeadlineError(
             f"task {self.id} has not finished after {timeout:g} s; it goes on: ask for its result again"
         )
@@ -88,27 +95,73 @@ class TaskHandle(Generic[T]):
             async for commit in log.read(self.stream, folded.revision + 1):
                 folded.add(commit)
 
+    async def listen(self) -> AsyncIterator[Piece]:
+        """What the task's steps say while they run, a model's answer above all, until the task has finished. Nothing of
+        it is recorded: who comes late begins with the calls that still run, who is slow is told what was lost."""
+        log, seen, over = self._party.stack.log, -1, False
+        cursor: int | None = None
+        await self.state()
+        while not over:
+            await log.refresh()
+            if (revision := (await log.state(self.stream)).revision) != seen:
+                seen, over = revision, (await self.state()).finished
+            pieces, cursor = await self._party.runtime.stream_since(self.id, cursor)
+            for piece in pieces:
+                yield piece
+            await asyncio.sleep(0 if over else _LISTEN)
+
     async def history(self, from_revision: int = 1) -> list[Entry]:
         """What happened, in order. `Advanced` comes as the waits that settled and opened in it."""
         await self.state()
-        return [line async for c in self._party.stack.log.read(self.stream, from_revision) for line in _lines(c)]
+        return [line async for c in self._party.stack.log.read(self.stream, from_revision) for line in lines_of(c)]
 
     async def approve(
-        self, name: str = "", *, note: str = "", person: str | None = None, wait: int | None = None
+        self,
+        name: str = "",
+        *,
+        answer: Any = NO_ANSWER,
+        note: str = "",
+        person: str | None = None,
+        wait: int | None = None,
+        shown: WaitState | None = None,
     ) -> None:
-        """Sign and leave a person's approval for the open approval of this name or wait number (or the only one)."""
-        await self._state("approve", name, note, person, wait)
+        """Sign and leave a person's approval for the open approval of this name or wait number (or the only one).
+
+        ``answer``: the form's values, as its type or as JSON has them; without, those that others have signed.
+        ``shown``: the wait as the person saw it: if it is another by now, nothing is signed. Raises `StatementError`
+        where it would not count, `InputError` for an answer that does not fit, `SettledError`.
+        """
+        await self._state("approve", name, note, person, wait, shown=shown, answer=answer)
 
     async def reject(
-        self, name: str = "", *, note: str = "", person: str | None = None, wait: int | None = None
+        self,
+        name: str = "",
+        *,
+        note: str = "",
+        person: str | None = None,
+        wait: int | None = None,
+        shown: WaitState | None = None,
     ) -> None:
         """The same, saying no."""
-        await self._state("reject", name, note, person, wait)
+        await self._state("reject", name, note, person, wait, shown=shown)
+
+    async def delegate(
+        self,
+        name: str = "",
+        *,
+        to: str,
+        note: str = "",
+        person: str | None = None,
+        wait: int | None = None,
+        shown: WaitState | None = None,
+    ) -> None:
+        """Hand the decision on, signed: ``to``, a person's id, decides in this person's place."""
+        await self._state("delegate", name, note, person, wait, shown=shown, to=to)
 
     def using(self, *, message_id: str = "", deadline: float = 30.0) -> "TaskHandle[T]":
         """Options for the message that is sent next. ``message_id``: the same id is the same message. ``deadline``:
         seconds."""
-        handle = TaskHandle(self._party, self.id, self._output)
+        handle: TaskHandle[T] = TaskHandle(self._party, self.id, self._output)
         handle._message_id, handle._deadline = message_id, deadline
         return handle
 
@@ -138,7 +191,31 @@ class TaskHandle(Generic[T]):
         ambient, person = self._party.stack.log.ambient, self._party.settings.person or None
         chosen = self._message_id
         identity = hashlib.sha256(chosen.encode()).digest()[:16] if chosen else ambient.random(16)
-        return Received(kind, name, packed, identity, self._party.doorman.person(person)[0])
+        return Received(kind, name, packed, identity, self._party.doorman.person_id(person))
+
+    async def fork(
+        self,
+        *,
+        at: int | None = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002
+        agent: str = "",
+        version: str = "",
+        models: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> "TaskHandle[T]":
+        """A new task that goes on from this one's past, after a revision or its last, as far as it does the same.
+
+        What was recorded is not done again; what was open is awaited anew. ``input``: arguments that replace those of
+        the same name; ``agent`` and ``version``: who does it, by default the newest that is here; ``models``: names of
+        models to use instead of others. The same ``request_id`` is the same fork. Raises `InputError` for a revision
+        that there is not, `UnknownTaskError`, and `DataKeyMissingError` where payloads were erased.
+        """
+        from .timetravel import changed, fork_task
+
+        change = changed(input, agent, version, models)
+        forked = await fork_task(self._party, self.id, at=at, change=change, request_id=request_id)
+        forked._output = self._output
+        return forked
 
     async def pause(self, reason: str = "", *, person: str | None = None) -> None:
         """Ask, signed, that nothing new begins in the task until it is resumed."""
@@ -155,47 +232,34 @@ class TaskHandle(Generic[T]):
     async def shown(self, name: str = "") -> tuple[int, str, Any]:
         """Wait number, name and content of the open approval of this name (or the only one)."""
         state = await self.state()
-        number = self._open_approval(state, name)
-        return number, state.waits[number].name, msgspec.msgpack.decode(state.waits[number].input)
+        number = open_approval(self.id, state, name)
+        return number, state.waits[number].name, msgspec.msgpack.decode(state.waits[number].shown)
 
     async def artifact(self, artifact: Artifact) -> bytes:
         """The content of an artifact that the result names."""
         return await fetch(self._party.stack.log, artifact)
 
-    def _open_approval(self, state: TaskState, name: str, wait: int | None = None) -> int:
-        found = [n for n in sorted(state.open) if state.waits[n].asks_a_person]
-        if wait is not None and wait in found:
-            return wait
-        if wait is not None:
-            raise SettledError(f"wait {wait} of task {self.id} ({state.status}) is no open approval, or not any more")
-        named = [n for n in found if name in ("", state.waits[n].name)]
-        if len(named) != 1 and not (name and named):
-            waits = ", ".join(repr(state.waits[n].name) for n in found) or "none"
-            which = f"no open approval {name!r}" if name else "not exactly one open approval"
-            raise SettledError(f"task {self.id} ({state.status}) has {which}; open: {waits}")
-        return named[0]
-
-    async def _state(self, decision: Decision, name: str, note: str, person: str | None, number: int | None) -> None:
-        log, state = self._party.stack.log, await self.state()
+    async def _state(
+        self,
+        decision: Decision,
+        name: str,
+        note: str,
+        person: str | None,
+        number: int | None,
+        shown: WaitState | None = None,
+        **more: Any,
+    ) -> None:
+        party, state = self._party, await self.state()
         if state.finished:
             raise SettledError(f"task {self.id} is {state.status} already")
-        wait = -1 if decision in ("cancel", "pause", "resume") else self._open_approval(state, name, number)
-        who, key = self._party.doorman.person(person or self._party.settings.person or None)
-        shown = state.waits[wait] if wait >= 0 else None
-        statement = Statement(
-            log=log.identity.log_id,
-            task=self.id,
-            wait=wait,
-            opened=shown.opened if shown else b"",
-            name=shown.name if shown else "",
-            shown=shown.input if shown else b"",
-            decision=decision,
-            person=who,
-            key=key.public,
-            time=log.ambient.now(),
-            note=note,
-        )
-        await self._party.leave_in_inbox(self.stream, sign(statement, key))
+        who = person or party.settings.person or party.doorman.person()[0]
+        if decision in ("cancel", "pause", "resume"):
+            stated = statement_on(party, self.id, decision, who, note)
+        else:
+            number = open_approval(self.id, state, name, number)
+            wait = still(self.id, state.waits[number], shown)
+            stated = await statement_about(party, self.id, wait, number, decision, who, note=note, **more)
+        await party.leave_in_inbox(self.stream, stated)
 
 
 class EntityHandle(Generic[S]):
@@ -220,25 +284,8 @@ class EntityHandle(Generic[S]):
         return (await load(log, entity_fold(self._decider()), self.stream, snapshots=None, at=at)).state  # type: ignore[no-any-return]
 
 
-class AgentHandle:
-    """An agent, whether its code is here or not."""
-
-    def __init__(self, party: "Party", name: str) -> None:
-        self._party, self.name = party, name
-        self.stream = stream_of("agent", name)
-
-    async def state(self, at: int | None = None) -> AgentState:
-        """The agent's state: phase, capabilities, memory."""
-        await self._party.stack.log.refresh()
-        return (await load(self._party.stack.log, AGENT, self.stream, snapshots=None, at=at)).state
-
-    async def history(self, from_revision: int = 1) -> list[Entry]:
-        """What happened to the agent, in order."""
-        await self._party.stack.log.refresh()
-        return [line async for c in self._party.stack.log.read(self.stream, from_revision) for line in _lines(c)]
-
-
-def _lines(commit: Commit) -> list[Entry]:
+def lines_of(commit: Commit) -> list[Entry]:
+    """What a commit says, as lines of a history."""
     lines: list[Entry] = []
 
     def add(name: str, detail: Any) -> None:

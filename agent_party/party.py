@@ -1,11 +1,13 @@
 """A party: agents, their tasks, and the log they live on."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from .actors.agent import Agent, capability_of
+from .actors.budgets import Budget, bounded
+from .actors.budgets import checked as checked_budget
 from .actors.decider import Decider
 from .actors.dj import DJ
 from .actors.doorman import Doorman
@@ -16,13 +18,18 @@ from .actors.local import LocalRuntime
 from .actors.packing import pack_input
 from .actors.runtime import Runtime
 from .actors.schedules import CAPABILITY, Missed, Overlap, Schedule, checked, schedules
+from .actors.team_fork import At, TeamFork
+from .actors.versions import newest_first
 from .actors.watch import Watch
+from .agents import AgentHandle
 from .apps import find_app
+from .cluster.ending import drains_on_sigterm
 from .cluster.ray_environment import prepare
 from .cluster.settings import Settings, chosen_runtime, load
 from .cluster.wiring import Stack, open_stack
 from .eventstore.ambient import readable_id
-from .handles import AgentHandle, EntityHandle, TaskHandle
+from .handles import EntityHandle, TaskHandle
+from .people import PeopleHandle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +47,7 @@ class Party:
 
     def __init__(self, settings: Settings, agents: Sequence[Agent], stay: bool) -> None:
         self.settings, self.agents, self.stay = settings, list(agents), stay
+        self._undo: Callable[[], None] = lambda: None
 
     @classmethod
     def open(
@@ -79,9 +87,10 @@ class Party:
 
     async def start(self, *, create: bool = True) -> None:
         """Open the stores, choose the runtime, and let the agents join."""
-        names = [agent.name for agent in self.agents]
-        if len(set(names)) != len(names):
-            raise ConfigurationError(f"two agents have the same name: {', '.join(sorted(names))}")
+        names = [(agent.name, agent.version) for agent in self.agents]
+        if twice := sorted({f"{name} {version}" for name, version in names if names.count((name, version)) > 1}):
+            raise ConfigurationError(f"two agents have the same name and version: {', '.join(twice)}")
+        self.agents = newest_first(self.agents)
         self.stack = await self._open_stack(create)
         try:
             self.watch = Watch(self.stack.log)
@@ -99,7 +108,9 @@ class Party:
 
     async def _choose_runtime(self) -> Runtime:
         if chosen_runtime(self.settings) == "local":
-            return LocalRuntime(self.stack.host())
+            runtime = LocalRuntime(self.stack.host())
+            self._undo = drains_on_sigterm(runtime.host)
+            return runtime
         prepare(self.settings)
         try:
             from .cluster.ray_runtime import RayRuntime
@@ -108,12 +119,13 @@ class Party:
                 f"the Ray runtime needs ray, which cannot be imported ({error}): "
                 "pip install 'agent-party-runtime[ray]', or use runtime='local'"
             ) from error
-        return await RayRuntime.start(self.settings, stay=self.stay)
+        return await RayRuntime.start(self.settings, self.agents, stay=self.stay)
 
     async def close(self) -> None:
         """Passivate what this party runs and close its stores."""
         runtime: Runtime | None = getattr(self, "runtime", None)  # not there if it could not be started
         try:
+            self._undo()
             if runtime:
                 await runtime.close()
         finally:
@@ -129,9 +141,12 @@ class Party:
         """Ask for work by capability, or by the function that handles it. Returns once the request is on the log."""
         return await self.using().ask(capability, *args, **given)
 
-    def using(self, *, request_id: str = "", within: float = 0, agent: str = "") -> "Asking":
-        """Options for what is asked next. ``request_id``: the same id is the same task, ever. ``within``: seconds."""
-        return Asking(self, request_id, within, agent)
+    def using(
+        self, *, request_id: str = "", within: float = 0, agent: str = "", budget: Budget | None = None
+    ) -> "Asking":
+        """Options for what is asked next. ``request_id``: the same id is the same task, ever. ``within``: seconds.
+        ``budget``: what the task and all that it delegates may use, by `Budget.of`."""
+        return Asking(self, request_id, within, agent, checked_budget(budget))
 
     async def schedule(
         self,
@@ -154,6 +169,27 @@ class Party:
         asking = self.using(request_id=f"schedule {name}", agent=schedules.name)
         return await asking.ask(CAPABILITY, schedule=schedule)
 
+    async def fork_team(
+        self,
+        task: str,
+        *,
+        at: At = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002
+        agent: str = "",
+        version: str = "",
+        models: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> TeamFork:
+        """Fork a task, all that it has delegated, and their agents' memories, as of one moment; see `TaskHandle.fork`.
+
+        ``at``: a revision of the task, or a time; by default now. Nothing is received in the fork's past that was not
+        sent in it; if need be, that is a little before the moment. The changes are to the root.
+        """
+        from .timetravel import changed, fork_whole_team
+
+        change = changed(input, agent, version, models)
+        return await fork_whole_team(self, task, at=at, change=change, request_id=request_id)
+
     def task(self, task: str) -> TaskHandle[Any]:
         """The handle of a task by its id."""
         return TaskHandle(self, task)
@@ -166,6 +202,11 @@ class Party:
         """The handle of an entity; it exists as soon as a command is sent to it."""
         return EntityHandle(self, decider, name)
 
+    @property
+    def people(self) -> PeopleHandle:
+        """Who has which role."""
+        return PeopleHandle(self)
+
     async def leave_in_inbox(self, stream: str, stated: Stated) -> None:
         """Append a signed statement to a stream's inbox, for its owner to read."""
         await leave(self.stack.log, self.doorman, stream, stated)
@@ -174,10 +215,11 @@ class Party:
 class Asking:
     """A party with options for what is asked."""
 
-    def __init__(self, party: Party, request_id: str, within: float, agent: str) -> None:
+    def __init__(self, party: Party, request_id: str, within: float, agent: str, budget: Budget | None = None) -> None:
         if within < 0:
             raise ConfigurationError(f"within must be seconds from now, not {within:g}")
-        self._party, self._request_id, self._within, self._agent = party, request_id, within, agent
+        self._party, self._request_id, self._agent, self._budget = party, request_id, agent, budget
+        self._within = bounded(budget, within)
 
     @overload
     async def ask(
@@ -196,9 +238,10 @@ class Asking:
             declared.arguments(given)
         packed = pack_input(given, f"the input of {name}")
         agent = self._agent or await party.dj.resolve(name)
-        who, _ = party.doorman.person(party.settings.person or None)
+        who = party.doorman.person_id(party.settings.person or None)
         task = self.task_id()
-        await party.runtime.place(task, Requested(name, packed, agent=agent, by=who, within=self._within))
+        requested = Requested(name, packed, agent=agent, by=who, within=self._within, budget=self._budget)
+        await party.runtime.place(task, requested)
         return TaskHandle(party, task, declared.output if declared else Any)
 
     def task_id(self) -> str:

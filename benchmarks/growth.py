@@ -113,10 +113,10 @@ def watching() -> Iterator[dict[str, list[Lump]]]:
         found.setdefault(stream, []).append(Lump(revision, len(state), 0))
         save(store, stream, revision, head, program, state)
 
-    def taken(activation: "Activation[Any]") -> None:
+    def taken(activation: "Activation[Any]", worth: int = 1) -> None:
         before = len(found.get(activation.stream, ()))
         with Clock() as clock:
-            snapshot(activation)
+            snapshot(activation, worth)
         if len(lumps := found.get(activation.stream, [])) > before:
             lumps[-1] = lumps[-1]._replace(seconds=clock.wall)
 

@@ -16,6 +16,7 @@ from ..actors.activation import load
 from ..actors.agent import Agent
 from ..actors.agent_state import AGENT
 from ..actors.decider import Decider, Reply, stream_of
+from ..actors.endings import ended, value_of
 from ..actors.errors import (
     DeadlineError,
     RuntimeUnavailableError,
@@ -23,10 +24,12 @@ from ..actors.errors import (
 )
 from ..actors.events import Answered, Received, Requested
 from ..actors.packing import pack_input
-from ..actors.task_state import TASK, result_of
+from ..actors.streaming import Piece
+from ..actors.task_state import TASK
 from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
 from .placement import Placement, Remote
+from .remote_steps import on_ray
 from .settings import Settings
 from .wiring import open_stack
 
@@ -46,10 +49,15 @@ class HostActor:
 
     async def _start(self) -> None:
         self._stack = await open_stack(self._settings)
-        pooled = self._index >= 0
-        self._host = self._stack.host(wants=lambda task: pooled and self._placement.index_of(task) == self._index)
-        self._host.runtime = RemoteRuntime(self._placement, self)
-        await self._host.join(self._agents, owner=not pooled)
+        pooled, place, index = self._index >= 0, self._placement, self._index
+        self._host = self._stack.host(wants=lambda task: pooled and place.index_of(task) == index)
+        self._host.runtime = RemoteRuntime(place, self)
+        self._host.effects.elsewhere = on_ray
+        own = self._host.join
+        shared = [a for a in self._agents if a.name in place.shared and place.index_of(a.stream) == index]
+        owned = shared if pooled else self._agents
+        await own([agent for agent in self._agents if agent not in owned], owner=False)
+        await own(owned)
 
     async def _do(self, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ready)), _START)
@@ -78,6 +86,13 @@ class HostActor:
         """What a task that lives here answers to a query."""
         return await self._do(self._host_call(lambda host: host.query(task, name, given, deadline)))
 
+    async def stream_since(self, task: str, cursor: int | None) -> tuple[list[Piece], int]:
+        """What the steps of a task that lives here have said since a cursor, and the next cursor."""
+        return await self._do(self._said(task, cursor))
+
+    async def _said(self, task: str, cursor: int | None) -> tuple[list[Piece], int]:
+        return self._host.streams.since(task, cursor)
+
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
     ) -> Reply[Any]:
@@ -91,6 +106,10 @@ class HostActor:
     async def remember(self, agent: str, key: str, value: bytes, command_id: bytes) -> None:
         """Have an agent remember."""
         await self._do(self._host_call(lambda host: host.remember(agent, key, value, command_id)))
+
+    async def drain(self, limit: float) -> None:
+        """Take no more work, let the effects in flight end within ``limit`` seconds, and passivate everything."""
+        await self._do(self._host_call(lambda host: host.drain(limit)))
 
     async def stop(self) -> None:
         """Passivate everything and close the stores."""
@@ -135,13 +154,10 @@ class HostActor:
         return await self._do(self._result(task, timeout))
 
     async def _result(self, task: str, timeout: float) -> Any:
-        try:
-            async with asyncio.timeout(timeout):
-                await self._known(task)
-                await self._host.outcome(task, 0)
-        except TimeoutError:
-            raise DeadlineError(f"task {task} has not finished after {timeout:g} s; it goes on: ask again") from None
-        return result_of(task, (await load(self._stack.log, TASK, stream_of("task", task), snapshots=None)).state)
+        await self._known(task)
+        if ending := await ended(self._stack.log, self._host.watch, stream_of("task", task), timeout):
+            return value_of(task, ending)
+        raise DeadlineError(f"task {task} has not finished after {timeout:g} s; it goes on: ask again")
 
     async def state(self, task: str | None = None, at: int | None = None) -> dict[str, Any]:
         """The agent's state, or a task's, at a revision; as plain data."""

@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ..actors.decider import Decider, Reply
 from ..actors.errors import DeadlineError, RuntimeUnavailableError
 from ..actors.events import Answered, Received, Requested
+from ..actors.streaming import Piece
 from ..eventstore.verify import Cause
 
 CALL = 60.0
@@ -19,11 +20,13 @@ _ON_THE_WAY = 5.0
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """``session`` names the hosts that one open party started; ``hosts``: how many pooled ones there are."""
+    """``session`` names the hosts that one open party started; ``hosts``: how many pooled ones there are; ``shared``:
+    the agents that have no actor of their own."""
 
     namespace: str
     session: str
     hosts: int
+    shared: tuple[str, ...] = ()
 
     def index_of(self, key: str) -> int:
         """The pooled host of a task's id or an entity's stream."""
@@ -38,7 +41,11 @@ class Placement(msgspec.Struct, frozen=True):
         return self.pooled(self.index_of(key))
 
     def agent(self, name: str) -> str:
-        """The actor name of an agent."""
+        """The actor that owns an agent's stream: its own, or one of the pooled hosts."""
+        return self.host_of(f"agent/{name}") if name in self.shared else self.dedicated(name)
+
+    def dedicated(self, name: str) -> str:
+        """The name of an agent's own actor."""
         return f"agent:{name}"
 
     async def call(self, actor: str, method: str, *arguments: Any, deadline: float = CALL) -> Any:
@@ -87,6 +94,12 @@ class Remote:
             self.placement.host_of(task), "query", *arguments, deadline=deadline + _ON_THE_WAY
         )
         return answer
+
+    async def stream_since(self, task: str, cursor: int | None) -> tuple[list[Piece], int]:
+        found: tuple[list[Piece], int] = await self.placement.call(
+            self.placement.host_of(task), "stream_since", task, cursor
+        )
+        return found
 
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float

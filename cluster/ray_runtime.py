@@ -38,8 +38,11 @@ class RayRuntime(Remote):
         self._connected = False
 
     @classmethod
-    async def start(cls, settings: Settings, *, stay: bool) -> "RayRuntime":
-        """Connect to Ray, or start it on this machine; `RuntimeUnavailableError` says what is missing."""
+    async def start(cls, settings: Settings, agents: Sequence[Agent] = (), *, stay: bool) -> "RayRuntime":
+        """Connect to Ray, or start it on this machine; `RuntimeUnavailableError` says what is missing.
+
+        ``agents``: those that will join, of which some may share the pooled hosts.
+        """
         connected = await asyncio.to_thread(connect, settings)
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if len(nodes) > 1:
@@ -48,14 +51,16 @@ class RayRuntime(Remote):
                 "use a Kafka journal on several nodes, or a cluster of one node"
             )
         hosts = settings.hosts or max(1, (os.cpu_count() or 2) // 2)
-        runtime = cls(settings, Placement(settings.name, readable_id(os.urandom(5)), hosts), stay)
+        shared = tuple(sorted(agent.name for agent in agents if not agent.dedicated))
+        runtime = cls(settings, Placement(settings.name, readable_id(os.urandom(5)), hosts, shared), stay)
         runtime._connected = connected
         return runtime
 
     async def join(self, agents: Sequence[Agent]) -> None:
         """Start the hosts with the agents' code; returns when all of them run."""
         names = [(self.placement.pooled(index), list(agents), index) for index in range(self.placement.hosts)]
-        names += [(self.placement.agent(agent.name), [agent], -1) for agent in agents]
+        own = dict.fromkeys(agent.name for agent in agents if agent.name not in self.placement.shared)
+        names += [(self.placement.dedicated(name), [a for a in agents if a.name == name], -1) for name in own]
         await asyncio.to_thread(self._create, names)
         try:
             ready = [handle.ready.remote() for handle in self._handles.values()]
@@ -80,7 +85,7 @@ class RayRuntime(Remote):
         for name, agents, index in hosts:
             with contextlib.suppress(ValueError):
                 ray.kill(ray.get_actor(name, namespace=self.placement.namespace))
-                self._await_gone(name)
+            self._await_gone(name)
             self._handles[name] = actor.options(name=name, **options).remote(
                 self.settings, agents, self.placement, index
             )
@@ -89,8 +94,14 @@ class RayRuntime(Remote):
         """The newest to join runs the agent: wait until Ray has let go of the one before."""
         until = time.monotonic() + _START
         while time.monotonic() < until:
-            ray.get_actor(name, namespace=self.placement.namespace)
+            try:
+                ray.get_actor(name, namespace=self.placement.namespace)
+            except ValueError:
+                return
             time.sleep(0.05)
+        raise RuntimeUnavailableError(
+            f"{name} of an earlier program does not end within {_START:g} s: end that program and try again"
+        )
 
     async def leave(self) -> None:
         """Passivate the hosts and end them, unless they stay."""

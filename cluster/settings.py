@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..actors.errors import ConfigurationError
+from ..actors.passivation import IDLE
 from ..eventstore.keyring import state_folder
 
 RuntimeName = Literal["auto", "local", "ray"]
@@ -18,6 +19,7 @@ _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name``: the party's name, its namespace on Ray. ``hosts``: pooled hosts on Ray, 0 for one a two cores.
+    ``idle``: seconds after which what only waits is taken out of memory.
 
     Empty URLs mean the embedded defaults beside the journal. ``ray_address``: a cluster's, else Ray's own rules.
     ``app``: where the command line finds code, ``module:attribute``.
@@ -29,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runtime: RuntimeName = "auto"
     name: str = "agent-party"
     hosts: int = 0
+    idle: float = IDLE
     ray_address: str = ""
     person: str = ""
     state: str = ""
@@ -76,6 +79,8 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
         raise ConfigurationError(f"a setting cannot be used: {error}; known are {', '.join(sorted(fields))}") from error
     if settings.hosts < 0:
         raise ConfigurationError(f"hosts must be 0 or more, not {settings.hosts}")
+    if not settings.idle >= 0:
+        raise ConfigurationError(f"idle must be seconds, 0 or more, not {settings.idle}")
     sqlite_path(settings.journal, "journal")
     return settings
 

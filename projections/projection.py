@@ -2,10 +2,11 @@
 
 The sink applies the writes and moves the projection's checkpoint in one transaction, and only if the stored checkpoint
 is the one the writes were made after: so each commit counts exactly once, whoever crashes when, however many workers
-there are. A projection can be deleted at any time; rebuilt, it is equal by hash.
+there are. A projection may look at its own documents: they change only with its checkpoint, so what it saw is what the
+writes are applied to, or nothing is applied. It can be deleted at any time; rebuilt, it is equal by hash.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..eventstore.reading import Commit
@@ -39,6 +40,8 @@ class Delete(NamedTuple):
 
 
 Write = Put | Add | Delete
+Read = Callable[[str, str], Awaitable[Mapping[str, Any]]]
+"""A document of the projection by view and key, after the writes of all commits before; empty if there is none."""
 
 
 class Projection(Protocol):
@@ -47,8 +50,11 @@ class Projection(Protocol):
     name: str
     version: int
 
-    def writes(self, commit: Commit) -> Iterable[Write]:
-        """What a commit changes. Pure. An error here makes a dead letter of the commit, and the projection goes on."""
+    async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
+        """What a commit changes; depends on the commit and on what ``read`` gives, and on nothing else.
+
+        An error here makes a dead letter of the commit, and the projection goes on.
+        """
         ...
 
 
@@ -67,8 +73,10 @@ class Views(Protocol):
         """One document."""
         ...
 
-    async def scan(self, view: str, prefix: str = "", limit: int = 10_000) -> list[tuple[str, dict[str, Any]]]:
-        """Documents by key, sorted."""
+    async def scan(
+        self, view: str, prefix: str = "", limit: int = 10_000, after: str = ""
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """Documents whose keys have a prefix and come after a key, sorted by key."""
         ...
 
     async def digest(self, projection: Projection) -> str:

@@ -2,16 +2,51 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..eventstore.backends.index_file import Row
 from ..eventstore.errors import BlobError, EventStoreError, PayloadError, StoreError
 from ..eventstore.log import Log
+from .backends.views_memory import Documents, apply_to
 from .projection import Projection, Put, Sizes, Views, Write
 
-BATCH = 500
+BATCH = 64
+"""How many commits are projected before others have a turn: some milliseconds' worth."""
 DEAD_LETTERS = "dead-letters"
 _log = logging.getLogger("agent_party")
+
+
+class Ahead:
+    """Documents as the writes of a batch will leave them. ``views`` is None where nothing was projected before."""
+
+    def __init__(self, views: Views | None) -> None:
+        self._views = views
+        self._read: Documents = {}
+        self._known: set[tuple[str, str]] = set()
+        self._writes: dict[tuple[str, str], list[Write]] = {}
+
+    async def read(self, view: str, key: str) -> Mapping[str, Any]:
+        """One document; empty if there is none."""
+        name = view, key
+        if name not in self._known:
+            self._known.add(name)
+            if self._views and (found := await self._views.get(view, key)) is not None:
+                self._read[name] = found
+            for write in self._writes.pop(name, ()):
+                apply_to(self._read, write)
+        return self._read.get(name, {})
+
+    def add(self, writes: Iterable[Write]) -> list[Write]:
+        """These come next."""
+        added = list(writes)
+        for write in added:
+            name = write.view, write.key
+            if name in self._known:
+                apply_to(self._read, write)
+            else:
+                self._writes.setdefault(name, []).append(write)
+        return added
 
 
 class Worker:
@@ -27,13 +62,16 @@ class Worker:
             sizes = await self._start()
             while rows := self._log.after(sizes, BATCH):
                 sizes = await self._project(sizes, rows)
+                await asyncio.sleep(0)
             return sizes
 
     async def _project(self, sizes: Sizes, rows: Sequence[Row]) -> Sizes:
         """Apply what these records change, all at once; one by one where something is wrong with one of them."""
         try:
             commits = await self._log.commits(rows, lenient=True)
-            made = [(row, list(self.projection.writes(commit))) for row, commit in zip(rows, commits, strict=True)]
+            ahead, made = Ahead(self.views if sizes else None), list[tuple[Row, list[Write]]]()
+            for row, commit in zip(rows, commits, strict=True):
+                made.append((row, ahead.add(await self.projection.writes(commit, ahead.read))))
             return await self._apply(sizes, made)
         except EventStoreError as error:
             if not isinstance(error, PayloadError | BlobError):
@@ -50,7 +88,8 @@ class Worker:
     async def _project_one(self, sizes: Sizes, row: Row) -> Sizes:
         try:
             (commit,) = await self._log.commits([row], lenient=True)
-            return await self._apply(sizes, [(row, list(self.projection.writes(commit)))])
+            ahead = Ahead(self.views if sizes else None)
+            return await self._apply(sizes, [(row, ahead.add(await self.projection.writes(commit, ahead.read)))])
         except EventStoreError as error:
             if not isinstance(error, PayloadError | BlobError):
                 raise

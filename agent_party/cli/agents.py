@@ -1,17 +1,22 @@
-"""`party agent`: who there is, and what they can do."""
+"""`party agent`: who there is, what they can do, how they do, and what a person wishes of them."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import complete
+from .asking import Person
 from .output import Answer, NotFoundError, safe
 from .session import Session, command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-group = typer.Typer(help="Agents: list, show.", no_args_is_help=True)
+    from ..agents import Wish
+
+group = typer.Typer(help="Agents: list, show, health, pause, resume, drain, retire.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The agent's name", autocompletion=complete.agents)]
+Reason = Annotated[str, typer.Option(help="Why, signed with it")]
 
 
 @command(group, "list")
@@ -35,10 +40,7 @@ def _table(rows: list[Any]) -> Any:
 
 
 @command(group, "show")
-async def show(
-    session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.agents)],
-) -> Answer:
+async def show(session: Session, name: Name) -> Answer:
     """Show an agent: lifecycle, capabilities with the schemas of their inputs, the processes it has joined, memory."""
     from ..actors.agent_state import AGENT
     from .plain import plain
@@ -64,7 +66,7 @@ def _shown(data: dict[str, Any]) -> "list[RenderableType]":
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
-    for field in ("name", "version", "phase", "description", "approval", "concurrency", "revision"):
+    for field in ("name", "version", "phase", "reason", "description", "approval", "concurrency", "revision"):
         if data.get(field):
             grid.add_row(Text(field, style="dim"), safe(str(data[field])))
     for host, alive in data["hosts"].items():
@@ -80,3 +82,63 @@ def _inputs(schema: dict[str, Any]) -> dict[str, Any]:
     """Names and types of a capability's inputs, from its JSON schema."""
     part = schema.get("$defs", {}).get("Input", schema)
     return {name: field.get("type", "any") for name, field in part.get("properties", {}).items()}
+
+
+@command(group, "health")
+async def health(session: Session, name: Name) -> Answer:
+    """Show how an agent does: processes that live, tasks at work and waiting, its queue, failures, last activity."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from .plain import iso
+
+    async with session.party() as party:
+        found = await party.agent(name).health()
+    data = {"name": name, **found._asdict(), "last": iso(found.last) if found.last else None}
+    grid = Table.grid(padding=(0, 2))
+    for field, value in data.items():
+        grid.add_row(
+            Text(field.replace("_", " "), style="dim"), safe(f"{value:.0%}" if field == "error_rate" else str(value))
+        )
+    return Answer(data, [grid])
+
+
+@command(group, "pause")
+async def pause(session: Session, name: Name, reason: Reason = "", person: Person = "") -> Answer:
+    """Have an agent begin nothing new: new tasks wait, and its own begin no further step, until it is resumed."""
+    return await _wish(session, name, "pause", reason, person)
+
+
+@command(group, "resume")
+async def resume(session: Session, name: Name, person: Person = "") -> Answer:
+    """Have an agent go on after a pause or a drain."""
+    return await _wish(session, name, "resume", "", person)
+
+
+@command(group, "drain")
+async def drain(session: Session, name: Name, reason: Reason = "", person: Person = "") -> Answer:
+    """Have an agent finish what it has begun, and begin no other task."""
+    return await _wish(session, name, "drain", reason, person)
+
+
+@command(group, "retire")
+async def retire(session: Session, name: Name, reason: Reason = "", person: Person = "") -> Answer:
+    """Give an agent no task any more, for good. What it has begun it finishes."""
+    return await _wish(session, name, "retire", reason, person)
+
+
+async def _wish(session: Session, name: str, wish: "Wish", reason: str, person: str) -> Answer:
+    async with session.party() as party:
+        agent, who = party.agent(name), person or None
+        match wish:
+            case "resume":
+                await agent.resume(person=who)
+            case "pause":
+                await agent.pause(reason, person=who)
+            case "drain":
+                await agent.drain(reason, person=who)
+            case "retire":
+                await agent.retire(reason, person=who)
+        signer = party.doorman.person(person or party.settings.person or None)[0]
+    data = {"agent": name, "wish": wish, "person": signer, "reason": reason}
+    return Answer(data, [f"{wish}: signed by {signer} and left for agent {name}, which acts on it as soon as it runs"])

@@ -1,4 +1,4 @@
-"""`party keys`: the issuing keys of a log, which sign who may write what."""
+"""`party keys`: the issuing keys of a log, which sign who may write what; and people's roles."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,11 @@ import typer
 from .output import Answer, NotFoundError
 from .session import Session, command
 
-group = typer.Typer(help="Issuing keys: list, rotate, revoke.", no_args_is_help=True)
+group = typer.Typer(help="Issuing keys: list, rotate, revoke. People's roles: role.", no_args_is_help=True)
+roles = typer.Typer(help="People's roles: add, remove, list.", no_args_is_help=True)
+group.add_typer(roles, name="role")
+Role = Annotated[str, typer.Argument(metavar="ROLE", help="For example editor")]
+Who = Annotated[str, typer.Argument(metavar="PERSON", help="The person's id")]
 
 
 @command(group, "list")
@@ -39,6 +43,30 @@ async def revoke(
             await party.doorman.issuer.rotate()
         await party.doorman.issuer.revoke(bytes.fromhex(key))
     return Answer({"revoked": key}, [f"{key} is revoked in every slice"])
+
+
+@command(roles, "add")
+async def add_role(session: Session, role: Role, person: Who) -> Answer:
+    """Give a person a role. It counts for approvals that they sign from then on."""
+    async with session.party() as party:
+        await party.people.grant(role, person)
+    return Answer({"role": role, "person": person, "has": True}, [f"{person} has role {role}"])
+
+
+@command(roles, "remove")
+async def remove_role(session: Session, role: Role, person: Who) -> Answer:
+    """Take a role from a person. What they signed and was accepted before stays; nothing counts by it from now on."""
+    async with session.party() as party:
+        await party.people.withdraw(role, person)
+    return Answer({"role": role, "person": person, "has": False}, [f"{person} does not have role {role} any more"])
+
+
+@command(roles, "list")
+async def list_roles(session: Session) -> Answer:
+    """List the roles that were ever granted, and who has them now."""
+    async with session.party() as party:
+        found = await party.people.roles()
+    return Answer(found, [f"{role}: {', '.join(people) or 'nobody'}" for role, people in sorted(found.items())])
 
 
 def _rows(party: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import agents, asking, doctor, keys, log, replay, schedules, tasks
+from . import agents, asking, doctor, forking, histories, keys, log, replay, schedules, tasks
 from .output import USAGE, line
 from .session import USAGE_ERROR, App, AsJson, Debug, Journal, Session, StateDir
 
@@ -48,6 +48,8 @@ app.add_typer(log.group, name="log")
 app.add_typer(keys.group, name="keys")
 asking.register(app)
 replay.register(app)
+forking.register(tasks.group)
+histories.register(app)
 doctor.register(app)
 
 

@@ -11,22 +11,24 @@ import msgspec
 
 from ..actors.agent_events import Remembered
 from ..actors.agent_state import AgentState
-from ..actors.events import Checkpointed, Completed, Opened, Requested, Settled, Stated
+from ..actors.events import Checkpointed, Completed, Freed, Opened, Requested, Settled, Signed, Stated
 from ..actors.statements import Approval, Statement
 from ..actors.task_state import TaskState, WaitState
 
 _PACKED: dict[type, frozenset[str]] = {
     Requested: frozenset({"input"}),
-    Opened: frozenset({"input"}),
+    Opened: frozenset({"input", "terms"}),
     Settled: frozenset({"value"}),
     Checkpointed: frozenset({"state"}),
     Completed: frozenset({"result"}),
     Remembered: frozenset({"value"}),
     Stated: frozenset({"statement"}),
-    Statement: frozenset({"shown"}),
+    Statement: frozenset({"shown", "terms", "answer"}),
+    Signed: frozenset({"statement"}),
+    Freed: frozenset({"statement"}),
     Approval: frozenset({"statement"}),
     TaskState: frozenset({"input", "checkpoint", "result"}),
-    WaitState: frozenset({"input"}),
+    WaitState: frozenset({"input", "terms"}),
 }
 """Fields that hold MessagePack."""
 _DEPTH = 100

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from ..actors.dj import TaskRow
     from ..handles import TaskHandle
 
-group = typer.Typer(help="Tasks: list, show, watch, approve, reject, cancel.", no_args_is_help=True)
+group = typer.Typer(help="Tasks: list, show, watch, approve, reject, delegate, cancel.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="ID", help="The task's id", autocompletion=complete.tasks)]
 Name = Annotated[str, typer.Option(help="The approval's name, where several are open")]
 Note = Annotated[str, typer.Option(help="A remark, signed with the decision")]
-Status = Literal["requested", "running", "waiting", "stopped", "completed", "failed", "cancelled"]
+Status = Literal[
+    "requested", "running", "waiting", "held", "paused", "cancelling", "stopped", "completed", "failed", "cancelled"
+]
 
 
 @command(group, "list")
@@ -37,7 +39,7 @@ async def list_tasks(
 def _row(row: "TaskRow") -> dict[str, Any]:
     from .plain import iso
 
-    times = {"created": iso(row.created), "updated": iso(row.updated)}
+    times = {"created": iso(row.created), "updated": iso(row.updated), "due": iso(row.due) if row.due else None}
     return {**row._asdict(), "open": list(row.open), **times}
 
 
@@ -78,10 +80,19 @@ async def watch(session: Session, task: Id, timeout: Seconds = 0, person: Person
 
 @command(group, "approve")
 async def approve(
-    session: Session, task: Id, name: Name = "", note: Note = "", person: Person = "", approve: Yes = False
+    session: Session,
+    task: Id,
+    name: Name = "",
+    given: Annotated[str, typer.Option("--answer", help="The form's values as JSON; at a terminal you are asked")] = "",
+    note: Note = "",
+    person: Person = "",
+    approve: Yes = False,
 ) -> Answer:
     """Sign an open approval: your key, over exactly what the task shows. At a terminal you see it first."""
-    return await _decide(session, task, name, note, person, approve, "approve")
+    from .filling import from_json
+
+    more = {"answer": from_json(given)} if given else {}
+    return await _decide(session, task, name, note, person, approve, "approve", more)
 
 
 @command(group, "reject")
@@ -89,15 +100,36 @@ async def reject(
     session: Session, task: Id, name: Name = "", note: Note = "", person: Person = "", approve: Yes = False
 ) -> Answer:
     """Sign that you say no."""
-    return await _decide(session, task, name, note, person, approve, "reject")
+    return await _decide(session, task, name, note, person, approve, "reject", {})
+
+
+@command(group, "delegate")
+async def delegate(
+    session: Session,
+    task: Id,
+    to: Annotated[str, typer.Argument(metavar="PERSON", help="Who decides in your place")],
+    name: Name = "",
+    note: Note = "",
+    person: Person = "",
+    approve: Yes = False,
+) -> Answer:
+    """Sign that somebody else decides in your place."""
+    return await _decide(session, task, name, note, person, approve, "delegate", {"to": to})
 
 
 async def _decide(
-    session: Session, task: str, name: str, note: str, person: str, sure: bool, decision: Literal["approve", "reject"]
+    session: Session,
+    task: str,
+    name: str,
+    note: str,
+    person: str,
+    sure: bool,
+    decision: Literal["approve", "reject", "delegate"],
+    more: dict[str, Any],
 ) -> Answer:
     import sys
 
-    from .approvals import at_a_terminal, what_is_signed, yes
+    from .approvals import asked, asks, at_a_terminal, of_wait, what_is_signed, yes
     from .output import console
     from .plain import opened
 
@@ -106,19 +138,36 @@ async def _decide(
         number, which, _ = await handle.shown(name)
         wait = (await handle.state()).waits[number]
         shown = what_is_signed(wait)
-        if not sure and not session.as_json and at_a_terminal():
+        fill_in = decision == "approve" and "answer" not in more and asks(wait) is not None
+        if not session.as_json and at_a_terminal() and (fill_in or not sure):
             out = console(sys.stderr)
             for part in shown:
                 out.print(part, soft_wrap=True)
             shown = []
-            if not await yes(f"{decision} it?", out):
+            filled = await asked(wait, out) if fill_in else {}
+            if filled is None or not (sure or await yes(f"{decision} it?", out)):
                 return Answer({"task": task, "approval": which, "decision": None}, ["nothing was signed"], NO)
+            more = {**more, **filled}
         act: Callable[..., Awaitable[None]] = getattr(handle, decision)
-        await act(note=note, person=person or None, wait=number)
+        await act(note=note, person=person or None, wait=number, shown=wait, **more)
         who = party.doorman.person(person or party.settings.person or None)[0]
-    data = {"task": task, "wait": number, "approval": which, "decision": decision, "person": who, "note": note}
+    data = {"task": task, "wait": number, "approval": which, "decision": decision, "person": who, "note": note, **more}
     said = f"{decision}: signed by {who} and left for task {task}, which acts on it as soon as its process runs"
-    return Answer({**data, "shown": opened(wait.input)}, [*shown, said])
+    return Answer({**data, "shown": opened(wait.shown), "terms": of_wait(wait)}, [*shown, said])
+
+
+@command(group, "proof")
+async def proof(
+    session: Session, task: Id, wait: Annotated[int, typer.Option(help="The approval's number in `party task show`")]
+) -> Answer:
+    """Disclose one approval: what was signed, and the key of the one event that asked for it, for whoever checks an
+    export. It opens nothing else."""
+    from ..proof import proof_of
+    from .output import line
+
+    async with session.party() as party:
+        found = await proof_of(party, task, wait)
+    return Answer(found, [line(found)])
 
 
 @command(group, "cancel")

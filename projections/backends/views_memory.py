@@ -40,12 +40,14 @@ class MemoryViews:
     async def get(self, view: str, key: str) -> dict[str, Any] | None:
         return next((dict(d[view, key]) for d in self._documents.values() if (view, key) in d), None)
 
-    async def scan(self, view: str, prefix: str = "", limit: int = 10_000) -> list[tuple[str, dict[str, Any]]]:
+    async def scan(
+        self, view: str, prefix: str = "", limit: int = 10_000, after: str = ""
+    ) -> list[tuple[str, dict[str, Any]]]:
         found = [
             (key, dict(fields))
             for documents in self._documents.values()
             for (name, key), fields in documents.items()
-            if name == view and key.startswith(prefix)
+            if name == view and key.startswith(prefix) and key > after
         ]
         return sorted(found, key=lambda item: item[0])[:limit]
 

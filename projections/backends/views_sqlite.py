@@ -90,10 +90,13 @@ class SqliteViews:
             row = self._db.execute("SELECT fields FROM document WHERE view = ? AND key = ?", (view, key)).fetchone()
         return _FIELDS.decode(row[0]) if row else None
 
-    async def scan(self, view: str, prefix: str = "", limit: int = 10_000) -> list[tuple[str, dict[str, Any]]]:
-        query = "SELECT key, fields FROM document WHERE view = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+    async def scan(
+        self, view: str, prefix: str = "", limit: int = 10_000, after: str = ""
+    ) -> list[tuple[str, dict[str, Any]]]:
+        first = "key > ?" if after >= prefix and after else "key >= ?"
+        query = f"SELECT key, fields FROM document WHERE view = ? AND {first} AND key < ? ORDER BY key LIMIT ?"
         with translated(self.path):
-            rows = self._db.execute(query, (view, prefix, prefix + "\U0010ffff", limit)).fetchall()
+            rows = self._db.execute(query, (view, max(prefix, after), prefix + "\U0010ffff", limit)).fetchall()
         return [(key, _FIELDS.decode(fields)) for key, fields in rows]
 
     async def digest(self, projection: Projection) -> str:

@@ -19,9 +19,7 @@ def main(doubles: int, seed: int) -> None:
     logging.getLogger("agent_party").setLevel(logging.ERROR)
     clean, result = SCENARIO.run(), Result("cut_points", seed)
     plans = [*(Faults().crash(cut) for cut in clean.cuts), *double_crashes(clean.cuts, doubles, seed)]
-    print(
-        f"seed {seed}: {len(clean.cuts)} cut points, {doubles} double crashes, {result.done} done before"
-    )
+    print(f"seed {seed}: {len(clean.cuts)} cut points, {doubles} double crashes, {result.done} done before")
     while result.done < len(plans):
         counts: Counter[str] = Counter()
         for faults in plans[result.done : result.done + CHUNK]:

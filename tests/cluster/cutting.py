@@ -1,4 +1,4 @@
-"""The task of thirty waits on Ray, whose host kills itself at a chosen point: before or after an append or an effect."""
+"""The task of thirty waits on Ray, whose host kills itself before or after a chosen append or effect."""
 
 import json
 import os

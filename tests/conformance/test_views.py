@@ -9,7 +9,7 @@ import pytest
 from agent_party.eventstore.reading import Commit
 from agent_party.projections.backends.views_memory import MemoryViews
 from agent_party.projections.backends.views_sqlite import SqliteViews
-from agent_party.projections.projection import Add, Delete, Put, Views, Write
+from agent_party.projections.projection import Add, Delete, Put, Read, Views, Write
 
 
 class Named:
@@ -18,7 +18,7 @@ class Named:
     def __init__(self, name: str = "p", version: int = 1) -> None:
         self.name, self.version = name, version
 
-    def writes(self, commit: Commit) -> Iterable[Write]:
+    async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
         return ()
 
 
@@ -66,6 +66,10 @@ async def test_scan_is_sorted_and_limited(views: Views) -> None:
     assert [key for key, _ in await views.scan("v")] == ["a", "a/1", "a/2", "a/ü", "a0", "b"]
     assert await views.scan("v", "a/") == [(key, {"k": key}) for key in ("a/1", "a/2", "a/ü")]
     assert [key for key, _ in await views.scan("v", limit=2)] == ["a", "a/1"]
+    assert [key for key, _ in await views.scan("v", limit=2, after="a/1")] == ["a/2", "a/ü"]
+    assert [key for key, _ in await views.scan("v", "a/", after="a/1")] == ["a/2", "a/ü"]
+    assert [key for key, _ in await views.scan("v", "a/", after="a")] == ["a/1", "a/2", "a/ü"]
+    assert await views.scan("v", "a/", after="b") == []
 
 
 async def test_only_what_follows_the_checkpoint_is_applied(views: Views) -> None:

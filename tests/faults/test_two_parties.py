@@ -42,7 +42,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 async def watching(request: str) -> AsyncIterator[TaskHandle[int]]:
     """A third party, without code, that only knows the request id."""
     async with Party.open(runtime="local") as party:
-        yield party.task(party.using(request_id=request)._task_id())
+        yield party.task(party.using(request_id=request).task_id())
 
 
 async def until(task: TaskHandle[int], condition: Callable[[TaskState], bool]) -> TaskState:

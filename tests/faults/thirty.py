@@ -48,7 +48,12 @@ def agents(note: Note = quiet, hour: float = 3600) -> list[Agent]:
     @lead.on("journey")
     async def journey(task: Task, names: list[str]) -> dict[str, Any]:
         extra: list[str] = []
-        task.on_update("add", lambda name: extra.append(name) or len(extra))
+
+        def add(name: str) -> int:
+            extra.append(name)
+            return len(extra)
+
+        task.on_update("add", add)
         began, dice, ident = task.now(), task.random(), task.uuid()
         fetched = [await task.step(fetch, name) for name in names]
         together = await asyncio.gather(*(task.step(fetch, f"{name}!") for name in names))

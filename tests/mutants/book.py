@@ -1,8 +1,11 @@
 """The planted bugs, in the order of docs/features.md."""
 
+from tests.mutants.approvals import APPROVALS
 from tests.mutants.planting import Mutant
+from tests.mutants.scale import LIFECYCLE, SCALE
 
 _MESSAGES = "tests/unit/test_messages.py"
+_SAGAS, _COURSE = "tests/unit/test_sagas.py", "tests/unit/test_course.py"
 _SCHEDULES = "tests/unit/test_schedules.py"
 
 MESSAGES = (
@@ -36,8 +39,8 @@ MESSAGES = (
     ),
     Mutant(
         "losers-abandoned",
-        "actors/cell.py",
-        "        self.waits.abandon(wait)\n",
+        "actors/stopping.py",
+        '        self.waits.settle(self.spending.stopped(wait, Failure(ABANDONED, "")))\n',
         "",
         (_MESSAGES,),
     ),
@@ -48,20 +51,20 @@ MESSAGES = (
         "max(running.index(one) for one in done)",
         ("tests/faults/test_cut_points.py",),
     ),
-    Mutant("saga-reversed", "actors/saga.py", "in reversed(self._undo):", "in self._undo:", (_MESSAGES,)),
+    Mutant("saga-reversed", "actors/saga.py", "in reversed(self._undo):", "in self._undo:", (_SAGAS,)),
     Mutant(
         "saga-cancelled",
-        "actors/cell.py",
+        "actors/stopping.py",
         "        if self.cleaning and not self.state.cancelling:\n",
         "        if False:\n",
-        (_MESSAGES,),
+        (_SAGAS,),
     ),
     Mutant(
         "cancel-with-outcomes",
-        "actors/cell.py",
-        "            self.waits.note(Cancelling(by, reason), soon=False)\n            self._interrupt(by)\n            await self.waits.flush()\n",
-        "            await self.waits.flush(Cancelling(by, reason))\n            self.waits.stop()\n            self._interrupt(by)\n",
-        (_MESSAGES,),
+        "actors/stopping.py",
+        "            self.waits.note(self._cancelling, soon=False)\n",
+        "            await self.waits.flush(self._cancelling)\n            self.waits.stop()\n",
+        (_SAGAS,),
     ),
     Mutant(
         "paused-begins-nothing",
@@ -75,42 +78,138 @@ MESSAGES = (
         "actors/task_state.py",
         "            _drop(state, 0)\n",
         "",
-        (_MESSAGES,),
+        (_COURSE,),
     ),
     Mutant(
         "keys-differ-when-anew",
         "actors/work.py",
         'again = f"\\0{begun}" if begun else ""\n    return hashlib',
         'again = ""\n    return hashlib',
-        (_MESSAGES,),
+        (_COURSE,),
     ),
     Mutant(
         "patched-by-record",
         "actors/task.py",
         'if name in self._unpatched or (recorded and (recorded.kind, recorded.name) != ("value", name)):',
         "if False:",
-        (_MESSAGES,),
+        (_COURSE,),
     ),
     Mutant(
         "crash-asks",
         "actors/work.py",
-        'if options.on_crash != "retry" and opened.revision <= self._cell.known and not opened.freed:',
+        'if options.on_crash != "retry" and left_open and not opened.freed:',
         "if False:",
-        (_MESSAGES,),
+        (_COURSE,),
     ),
     Mutant(
         "restarts-children",
         "actors/delegation.py",
         "for left in range(self._restarts, -1, -1):",
         "for left in range(0, -1, -1):",
-        (_MESSAGES,),
+        (_COURSE,),
     ),
     Mutant(
         "cycles-refused",
         "actors/delegation.py",
         "        if link(name, packed) in chain:\n",
         "        if False:\n",
-        (_MESSAGES,),
+        (_COURSE,),
+    ),
+)
+
+_STEPS = "tests/unit/test_steps.py"
+STEPS = (
+    Mutant(
+        "outcome-replayed",
+        "actors/task.py",
+        "            if settled is None:\n",
+        "            if True:\n",
+        ("tests/unit/test_recovery.py",),
+    ),
+    Mutant(
+        "attempts-recorded",
+        "actors/effects.py",
+        "                trial.note(Attempted(step.wait, step.attempt, failure, next=due))\n",
+        "",
+        (_STEPS,),
+    ),
+    Mutant("only-some-errors", "actors/steps.py", "return isinstance(error, self.only)", "return True", (_STEPS,)),
+    Mutant(
+        "heartbeat-detail",
+        "actors/task_state.py",
+        "wait.detail = event.detail or wait.detail",
+        "wait.detail = b''",
+        (_STEPS,),
+    ),
+    Mutant(
+        "silence-ends",
+        "actors/effects.py",
+        "            self._alarm = asyncio.get_running_loop().call_later(self._patience, self._stop)\n",
+        "            pass\n",
+        (_STEPS,),
+    ),
+    Mutant(
+        "order-of-outcomes",
+        "actors/waits.py",
+        "        self._taken.append(number)\n",
+        "",
+        ("tests/unit/test_waits.py",),
+    ),
+    Mutant("in-a-process", "actors/effects.py", 'if options.where != "thread":', "if False:", (_STEPS,)),
+    Mutant(
+        "too-large-refused",
+        "actors/packing.py",
+        "if len(packed) > MAX_VALUE:",
+        "if False:",
+        ("tests/unit/test_tasks.py",),
+    ),
+    Mutant(
+        "timers-not-early",
+        "actors/task.py",
+        "left = min(longest, (due - self._cell.now()) / 1_000_000)",
+        "left = 0.0",
+        ("tests/unit/test_testing_time.py",),
+    ),
+    Mutant(
+        "deadline-from-request",
+        "actors/cell.py",
+        "min(within, within - (self.now() - self.state.requested_at) / 1_000_000)",
+        "within",
+        ("tests/unit/test_tasks.py",),
+    ),
+    Mutant(
+        "same-request-same-task",
+        "agent_party/party.py",
+        "        if not self._request_id:\n",
+        "        if True:\n",
+        ("tests/unit/test_party.py",),
+    ),
+)
+
+CHECKPOINTS = (
+    Mutant(
+        "checkpoint-kept",
+        "actors/task_state.py",
+        "            state.checkpoint = event.state\n",
+        "            pass\n",
+        ("tests/unit/test_tasks.py",),
+    ),
+    Mutant(
+        "snapshots-geometric",
+        "actors/activation.py",
+        "        if self._written >= self._snapshot_size:\n",
+        "        if True:\n",
+        ("tests/unit/test_snapshots.py",),
+    ),
+)
+
+MODELS = (
+    Mutant(
+        "tools-are-steps",
+        "actors/conversation.py",
+        "answer = _numbered(await _call(task, model, name, call, request), len(answers))",
+        "answer = _numbered(await call(request), len(answers))",
+        ("tests/unit/test_models_crashes.py",),
     ),
 )
 
@@ -131,4 +230,71 @@ SCHEDULES = (
     ),
 )
 
-MUTANTS = (*MESSAGES, *SCHEDULES)
+_FORK, _TEAM, _BUNDLE = "tests/unit/test_fork.py", "tests/unit/test_fork_team.py", "tests/unit/test_bundle.py"
+_VERSIONS = "tests/unit/test_versions.py"
+TIME_TRAVEL = (
+    Mutant(
+        "effects-reused",
+        "actors/fork.py",
+        "        if outcome is not None:\n            settled.append",
+        "        if outcome is None:\n            settled.append",
+        (_FORK,),
+    ),
+    Mutant("fork-diverges", "actors/waits.py", "if number >= self._state.foreign or", "if number >= 0 or", (_FORK,)),
+    Mutant(
+        "fork-starts-clean",
+        "actors/cell.py",
+        "unborn = self.state.forked is not None and not self.state.runs",
+        "unborn = False",
+        (_FORK,),
+    ),
+    Mutant(
+        "cut-is-closed",
+        "actors/cut.py",
+        "cut[stream] = revision - 1",
+        "cut[stream] = revision",
+        ("tests/unit/test_cut.py",),
+    ),
+    Mutant(
+        "outcomes-have-sources",
+        "actors/team.py",
+        "yield from ((source.stream, source.revision) for source in sources if source)",
+        "yield from ()",
+        (_TEAM,),
+    ),
+    Mutant(
+        "root-comes-last",
+        "actors/teams.py",
+        "return not root or (await log.state(root)).revision > 0",
+        "return True",
+        (_TEAM,),
+    ),
+    Mutant(
+        "memory-of-the-fork",
+        "actors/teams.py",
+        'return f"{origin_of(agent)}{_MARK}{team}" if team else agent',
+        "return agent",
+        (_TEAM,),
+    ),
+    Mutant("bundle-verified", "actors/bundle.py", 'if report["finding"]:', "if False:", (_BUNDLE,)),
+    Mutant("bundle-is-private", "actors/bundle.py", "0o600", "0o644", (_BUNDLE,)),
+    Mutant(
+        "differences-named", "actors/rehearsal.py", 'differs = str(replay.error or "")', 'differs = ""', (_VERSIONS,)
+    ),
+    Mutant(
+        "newest-version",
+        "actors/versions.py",
+        "key=lambda agent: natural(agent.version)",
+        "key=lambda agent: agent.version",
+        (_VERSIONS,),
+    ),
+    Mutant(
+        "version-kept",
+        "actors/versions.py",
+        "return next(kept, able[0] if able else None)",
+        "return able[0] if able else None",
+        (_VERSIONS,),
+    ),
+)
+
+MUTANTS = (*STEPS, *MESSAGES, *SCHEDULES, *CHECKPOINTS, *MODELS, *TIME_TRAVEL, *SCALE, *LIFECYCLE, *APPROVALS)

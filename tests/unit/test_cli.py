@@ -33,11 +33,13 @@ def test_every_exit_code_is_documented() -> None:
 
 def test_every_command_is_documented_with_an_example(cli: Cli) -> None:
     said = (ROOT / "docs" / "cli.md").read_text()
-    groups = {"task": ["list", "show", "watch", "approve", "reject", "cancel"], "schedule": ["add", "list", "remove"], "agent": ["list", "show"]}
+    groups = {"task": ["list", "show", "watch", "approve", "reject", "cancel"], "agent": ["list", "show"]}
+    groups["schedule"] = ["add", "list", "remove"]
     groups["task"] += ["signal", "update", "query", "pause", "resume"]
+    groups["task"] += ["fork", "diff", "export", "debug"]
     groups["log"] = ["streams", "read", "verify", "export", "head", "root", "forget"]
     names = [f"{group} {name}" for group, found in groups.items() for name in found]
-    for name in [*names, "ask", "replay", "doctor", "demo"]:
+    for name in [*names, "ask", "replay", "doctor", "demo", "check-histories"]:
         assert f"party {name}" in said, name
 
 
@@ -194,7 +196,20 @@ def test_tasks_are_listed_the_newest_first(cli: Cli) -> None:
     rows = cli.json("task", "list")
     assert [row["id"] for row in rows] == [second, first]
     assert set(rows[0]) == {
-        *("id", "capability", "agent", "status", "steps", "open", "created", "updated", "parent", "done", "total")
+        *(
+            "id",
+            "capability",
+            "agent",
+            "status",
+            "steps",
+            "open",
+            "created",
+            "updated",
+            "parent",
+            "done",
+            "total",
+            "due",
+        )
     }
     assert [row["id"] for row in cli.json("task", "list", "--limit", "1")] == [second]
     assert cli.json("task", "list", "--status", "failed") == []

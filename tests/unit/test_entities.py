@@ -231,7 +231,7 @@ async def test_a_full_mailbox_is_an_error_the_caller_sees(world: World, monkeypa
 async def test_a_deadline_and_then_the_same_id_again(world: World) -> None:
     process = await world.process()
     await send(process, Add(1))
-    process.tape.dead = True
+    process.die()
     with pytest.raises(DeadlineError, match="ask again"):
         await process.host.send(Tally, "t", Add(5), number("1"), 0.01)
     await world.kill(process)

@@ -59,7 +59,7 @@ def test_names_are_given_once() -> None:
 def test_it_still_fits_the_source(mutant: Mutant) -> None:
     source = (ROOT / mutant.file).read_text(encoding="utf-8")
     assert source.count(mutant.old) == 1
-    assert mutant.new not in source or mutant.new in mutant.old or not mutant.new
+    assert mutant.new != mutant.old
     for test in mutant.tests:
         assert (ROOT / test.partition("::")[0]).exists(), test
 

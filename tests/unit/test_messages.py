@@ -1,4 +1,4 @@
-"""Signals, updates and queries; doing several things at once; sagas; pauses; beginning anew; patches."""
+"""Signals, updates and queries; doing several things at once; pauses."""
 
 import asyncio
 from typing import Any
@@ -7,11 +7,8 @@ import pytest
 
 from agent_party import Agent, Task, step
 from agent_party.actors.errors import (
-    CompensationError,
-    CycleError,
     RefusedError,
     SettledError,
-    TaskCancelledError,
 )
 from agent_party.actors.events import Received
 from agent_party.actors.packing import pack_input
@@ -51,7 +48,7 @@ async def test_signals_are_given_in_order_those_before_they_are_asked_for_too(wo
     await asyncio.gather(process.host.deliver("t", third), process.host.deliver("t", third))
     state = await process.finished("t")
     assert (result(state), state.mail) == (["one", "two", "three"], {})
-    with pytest.raises(SettledError, match="has finished"):
+    with pytest.raises(SettledError, match="takes no"):
         await process.host.deliver("t", message("signal", "word", 3))
 
 
@@ -164,109 +161,6 @@ async def test_the_first_of_several_wins_also_on_replay_and_the_others_are_aband
     assert len(kinds) == 2
 
 
-def sagas(done: list[str], fail: bool = True) -> Agent:
-    agent = Agent("a")
-
-    def cancel_room(name: str) -> None:
-        done.append(f"-{name}")
-
-    @step(undo=cancel_room)
-    def room(name: str) -> None:
-        done.append(name)
-
-    @step()
-    def pay() -> None:
-        if fail:
-            raise ValueError("no money")
-
-    @agent.on("travel")
-    async def travel(task: Task) -> str:
-        async with task.saga() as saga:
-            await saga.step(room, "oslo")
-            await saga.step(room, "rome")
-            await task.signal("go")
-            await task.step(pay)
-        return "gone"
-
-    return agent
-
-
-async def test_a_saga_takes_back_in_reverse_order_what_it_did(world: World) -> None:
-    done: list[str] = []
-    process = await world.process(sagas(done))
-    await process.ask("t", "travel")
-    await process.host.deliver("t", message("signal", "go", 1))
-    state = await process.finished("t")
-    assert state.status == "failed"
-    assert state.failure is not None
-    assert "no money" in state.failure.message
-    assert done == ["oslo", "rome", "-rome", "-oslo"]
-
-
-async def test_a_cancelled_saga_is_taken_back_also_over_a_crash(world: World) -> None:
-    done: list[str] = []
-    agent = sagas(done, fail=False)
-    process = await world.process(agent)
-    await process.ask("t", "travel")
-    await process.opened("t", "go")
-    await process.host.cancel("t", "ada", "changed my mind")
-    process = await crashed(world, process, agent)
-    state = await process.finished("t")
-    assert state.status == "cancelled"
-    assert done == ["oslo", "rome", "-rome", "-oslo"]
-    assert state.cancelled is not None
-    assert state.cancelled.by == "ada"
-
-
-async def test_a_running_step_of_a_cancelled_saga_is_stopped(world: World) -> None:
-    agent, seen = Agent("a"), []
-
-    @step()
-    async def long() -> None:
-        seen.append("began")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            seen.append("stopped")
-
-    @agent.on("work")
-    async def work(task: Task) -> None:
-        async with task.saga() as saga:
-            saga.undo(lambda: seen.append("undone"))
-            try:
-                await task.step(long)
-            except TaskCancelledError:
-                seen.append("told")
-                raise
-
-    process = await world.process(agent)
-    await process.ask("t", "work")
-    await until(lambda: seen)
-    await process.host.cancel("t", "ada", "")
-    assert (await process.finished("t")).status == "cancelled"
-    assert seen == ["began", "stopped", "told", "undone"]
-
-
-async def test_what_cannot_be_taken_back_is_said(world: World) -> None:
-    agent = Agent("a")
-
-    def stuck() -> None:
-        raise OSError("the door is locked")
-
-    @agent.on("work")
-    async def work(task: Task) -> None:
-        async with task.saga() as saga:
-            saga.undo(stuck)
-            raise ValueError("first")
-
-    process = await world.process(agent)
-    await process.ask("t", "work")
-    state = await process.finished("t")
-    assert state.failure is not None
-    assert state.failure.kind == CompensationError.__name__
-    assert "the door is locked" in state.failure.message
-
-
 async def test_a_paused_task_begins_nothing_until_it_is_resumed(world: World) -> None:
     agent, calls = Agent("a"), []
 
@@ -282,7 +176,10 @@ async def test_a_paused_task_begins_nothing_until_it_is_resumed(world: World) ->
     await cell.pause("ada")
     await process.host.deliver("t", message("signal", "go", 1))
     process = await crashed(world, process, agent)
-    await until(lambda: "t" in process.host.cells and not process.host.cells["t"].replaying)
+    again = await process.host.activate("t")
+    assert again is not None
+    await process.host.go(again)
+    await until(lambda: not again.replaying)
     await cell_idle(process)
     assert calls == []
     assert (await process.state("t")).status == "paused"
@@ -295,138 +192,3 @@ async def cell_idle(process: Process) -> None:
     """Let everything that can happen without time passing happen."""
     for _ in range(50):
         await asyncio.sleep(0)
-
-
-async def test_an_endless_task_begins_anew_with_an_empty_record(world: World) -> None:
-    agent, keys = Agent("a"), []
-
-    @step()
-    def note(n: int) -> None:
-        from agent_party import current_step
-
-        keys.append(current_step().idempotency_key)
-
-    @agent.on("tick")
-    async def tick(task: Task, n: int) -> int:
-        await task.step(note, n)
-        if n == 3:
-            return n
-        return task.continue_as_new(n=n + 1)
-
-    process = await world.process(agent)
-    await process.ask("t", "tick", n=0)
-    state = await process.finished("t")
-    assert result(state) == 3
-    assert (state.begun, len(state.waits)) == (3, 1)
-    assert len(set(keys)) == 4
-
-
-async def test_new_code_is_patched_in_for_new_tasks_only(world: World) -> None:
-    def version(*, new: bool) -> Agent:
-        agent = Agent("a")
-
-        @agent.on("work")
-        async def work(task: Task) -> str:
-            first = "new" if new and task.patched("cheaper") else "old"
-            await task.step(lambda: None)
-            await task.signal("go")
-            second = "new" if new and task.patched("cheaper") else "old"
-            return f"{first} {second}"
-
-        return agent
-
-    process = await world.process(version(new=False))
-    await process.ask("t", "work")
-    await process.opened("t", "go")
-    await world.kill(process)
-    process = await world.process(version(new=True))
-    await process.host.deliver("t", message("signal", "go", 1))
-    assert result(await process.finished("t")) == "old old"
-    await process.ask("u", "work")
-    await process.host.deliver("u", message("signal", "go", 1))
-    assert result(await process.finished("u")) == "new new"
-
-
-async def test_a_child_that_fails_is_restarted_and_a_cycle_is_refused(world: World) -> None:
-    agent, calls = Agent("a"), []
-
-    @step()
-    def fragile() -> int:
-        calls.append(1)
-        if len(calls) < 3:
-            raise ValueError("again")
-        return len(calls)
-
-    @agent.on("part")
-    async def part(task: Task) -> int:
-        return await task.step(fragile)
-
-    @agent.on("whole")
-    async def whole(task: Task) -> list[Any]:
-        done = await task.using(restarts=2).ask("part")
-        ignored = await task.using(on_failure="ignore").ask("bad")
-        return [done, ignored]
-
-    @agent.on("bad")
-    async def bad(task: Task) -> None:
-        await task.ask("bad")
-
-    process = await world.process(agent)
-    await process.ask("t", "whole")
-    assert result(await process.finished("t")) == [3, None]
-    await process.ask("u", "bad")
-    state = await process.finished("u")
-    assert state.failure is not None
-    assert state.failure.kind == CycleError.__name__
-
-
-@pytest.mark.parametrize(("decision", "times"), [("approve", 2), ("reject", 1)])
-async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World, decision: Any, times: int) -> None:
-    agent, calls = Agent("a"), []
-
-    @step(on_crash="ask")
-    async def pay() -> str:
-        calls.append(1)
-        if len(calls) == 1:
-            await asyncio.Event().wait()
-        return "paid"
-
-    @agent.on("work")
-    async def work(task: Task) -> str:
-        return await task.step(pay)
-
-    process = await world.process(agent)
-    await process.ask("t", "work")
-    await until(lambda: calls)
-    process = await crashed(world, process, agent)
-
-    async def held() -> bool:
-        return any(wait.asks_a_person for wait in (await process.state("t")).waits)
-
-    await until(held)
-    await process.decide("t", pay.__qualname__, decision)
-    state = await process.finished("t")
-    assert len(calls) == times
-    assert state.status == ("completed" if decision == "approve" else "failed")
-
-
-async def test_a_step_that_a_crash_left_open_is_taken_back(world: World) -> None:
-    agent, calls = Agent("a"), []
-
-    @step(on_crash="compensate", undo=lambda: calls.append("undone"))
-    async def pay() -> None:
-        calls.append("paid")
-        await asyncio.Event().wait()
-
-    @agent.on("work")
-    async def work(task: Task) -> None:
-        await task.step(pay)
-
-    process = await world.process(agent)
-    await process.ask("t", "work")
-    await until(lambda: calls)
-    process = await crashed(world, process, agent)
-    state = await process.finished("t")
-    assert calls == ["paid", "undone"]
-    assert state.failure is not None
-    assert "CrashedError" in state.failure.message

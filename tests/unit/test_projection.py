@@ -14,7 +14,7 @@ from agent_party.eventstore.reading import Commit
 from agent_party.projections import worker as workers
 from agent_party.projections.agents_and_tasks import AgentsAndTasks
 from agent_party.projections.backends.views_memory import MemoryViews
-from agent_party.projections.projection import Add, Projection, Put, Sizes, Write
+from agent_party.projections.projection import Add, Projection, Put, Read, Sizes, Write
 from agent_party.projections.worker import DEAD_LETTERS, Worker
 from tests.unit.world import Process, World, a_world, until
 
@@ -68,19 +68,18 @@ class Counting:
     def __init__(self, poison: str = "", version: int = 1) -> None:
         self.poison, self.version = poison, version
 
-    def writes(self, commit: Commit) -> Iterable[Write]:
-        yield Add("commits", commit.stream, "n", self.version)
+    async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
         if commit.stream == self.poison:
             raise ValueError("poisoned")
+        return [Add("commits", commit.stream, "n", self.version)]
 
 
 class Poisoning(Counting):
     """Poisoned by what it writes, not by raising."""
 
-    def writes(self, commit: Commit) -> Iterable[Write]:
-        if commit.stream == self.poison:
-            yield Put("commits", commit.stream, {"n": "text"})
-        yield Add("commits", commit.stream, "n", 1)
+    async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
+        poison = [Put("commits", commit.stream, {"n": "text"})] if commit.stream == self.poison else []
+        return [*poison, Add("commits", commit.stream, "n", 1)]
 
 
 async def streams(process: Process) -> dict[str, int]:
@@ -315,9 +314,72 @@ async def test_the_load_of_agents_decides_who_is_asked(world: World) -> None:
     dj = DJ(process.registry)
     assert await dj.resolve("work") == "a"
     await process.ask("t", "work", agent="a")
-    process.registry._counted = -10.0
     assert await dj.resolve("work") == "b"
     assert await dj.resolve("unknown") == ""
     await process.host.leave()
     assert await dj.resolve("work") == ""
     assert msgspec.msgpack.decode((await process.state("t")).input) == {}
+
+
+async def test_rows_say_paused_held_and_when_time_moves_them_on(world: World) -> None:
+    agent = Agent("worker")
+
+    @agent.on("sleeps")
+    async def sleeps(task: Task) -> None:
+        await task.sleep(3_600)
+
+    @agent.on("asks")
+    async def asks(task: Task) -> None:
+        await task.approval("go on")
+
+    process = await world.process(agent)
+    await process.ask("sleeps", "sleeps")
+    await process.ask("asks", "asks", within=60)
+    await process.opened("sleeps", "sleep")
+    await process.opened("asks", "go on")
+    await process.host.cells["asks"].pause("ada")
+    rows = {row.id: row for row in await process.registry.tasks()}
+    sleeps_state, asks_state = await process.state("sleeps"), await process.state("asks")
+    assert (rows["sleeps"].status, rows["sleeps"].due) == ("waiting", sleeps_state.due)
+    assert (rows["asks"].status, rows["asks"].due) == ("paused", asks_state.requested_at + 60_000_000)
+    late, following = await process.registry.due(["sleeps", "asks"], asks_state.requested_at + 60_000_000)
+    assert ([one.task for one in late], following) == (["asks"], sleeps_state.due)
+    assert await process.registry.runnable(["sleeps", "asks"]) == []
+
+
+def test_the_projection_agrees_with_the_fold_about_what_may_take_days() -> None:
+    from agent_party.actors.events import DURABLE
+    from agent_party.actors.task_state import TERMINAL
+    from agent_party.projections import task_rows
+
+    assert task_rows.DURABLE == DURABLE
+    assert task_rows.ENDED == TERMINAL
+
+
+async def test_an_orphan_is_known_whoever_ends_first(world: World) -> None:
+    """The end of a parent and the beginning of its child lie in two streams: either may be projected first."""
+    agent = Agent("worker")
+
+    @agent.on("parent")
+    async def parent(task: Task, detached: bool) -> None:
+        await task.using(detached=detached).ask("child")
+
+    @agent.on("child")
+    async def child(task: Task) -> None:
+        await task.signal("never")
+
+    process = await world.process(agent)
+    process.host.cancel = lambda *args: asyncio.sleep(0)  # type: ignore[method-assign]
+    process.host.reconcile = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
+    for task, detached in (("stays", True), ("ends", False)):
+        await process.ask(task, "parent", detached=detached)
+
+        async def began(task: str = task) -> bool:
+            return any(row.parent == task and row.open for row in await process.registry.tasks())
+
+        await until(began)
+        await process.host.cells[task].cancel("ada")
+    orphans = await process.registry.orphans()
+    assert [parent for _, parent in orphans] == ["ends"]
+    await process.host.cancel_here(orphans[0][0], "ends", "")
+    assert await process.registry.orphans() == []

@@ -16,8 +16,8 @@ MINUTE = 60_000_000
 NOON = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000
 
 
-def at(*moment: int) -> int:
-    return int(datetime(*moment, tzinfo=UTC).timestamp()) * 1_000_000  # type: ignore[misc]
+def at(year: int, month: int, day: int, hour: int = 0) -> int:
+    return int(datetime(year, month, day, hour, tzinfo=UTC).timestamp()) * 1_000_000
 
 
 def every(minutes: int = 1, **more: Any) -> Schedule:
@@ -93,6 +93,7 @@ def test_a_schedule_starts_work_for_a_month_and_survives() -> None:
             again = await party.schedule("daily", "report", cron="0 9 * * *", zone="Asia/Tokyo", kind="daily")
             assert again.id == handle.id
             begun = now()
+            state = await handle.state()
             while len(started) < 30:
                 state = [state async for state in handle.watch(timeout=86_400)][-1]
             assert (await handle.query("next", count=2))[0] >= now()

@@ -19,9 +19,7 @@ from tests.unit.world import World, until
 __all__ = ["world"]
 
 
-@given(
-    st.integers(1, 60), st.floats(0, 10), st.floats(1, 5), st.floats(0, 100), st.floats(0, 1), st.floats(0, 1)
-)
+@given(st.integers(1, 60), st.floats(0, 10), st.floats(1, 5), st.floats(0, 100), st.floats(0, 1), st.floats(0, 1))
 def test_pauses_grow_to_the_longest_and_no_further(
     attempt: int, backoff: float, factor: float, longest: float, jitter: float, chance: float
 ) -> None:

@@ -219,6 +219,9 @@ async def test_a_handler_that_has_changed_stops_and_says_both(world: World) -> N
     agent = Agent("worker", version="2")
     agent.on("work")(new)
     process = await world.process(agent)
+    cell = await process.host.activate("t")  # it only waits: nobody would have it run now
+    assert cell is not None
+    await process.host.go(cell)
 
     async def stopped() -> bool:
         return (await process.state("t")).status == "stopped"
@@ -269,7 +272,7 @@ async def test_a_task_in_a_durable_wait_holds_no_slot(world: World) -> None:
         await process.decide(f"w{n}", "one")
         await process.decide(f"w{n}", "two")
         await process.finished(f"w{n}")
-    assert process.host._limits["worker"]._value == 2
+    assert process.host._limits["worker"].free == 2
 
 
 async def test_cancelling_does_not_wait_for_a_slot(world: World) -> None:
@@ -286,7 +289,7 @@ async def test_cancelling_does_not_wait_for_a_slot(world: World) -> None:
     async with asyncio.timeout(2):
         await process.host.cancel_here("a", "ada", "")
     await process.host.cancel_here("b", "ada", "")
-    assert process.host._limits["worker"]._value == 1
+    assert process.host._limits["worker"].free == 1
 
 
 # Sleeping, and clocks

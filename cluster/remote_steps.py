@@ -1,0 +1,44 @@
+"""Steps marked ``where="ray"``: each call is a Ray remote function of one CPU, wherever Ray has room."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayError, RayTaskError
+
+from ..actors.errors import RemoteStepError
+
+CPUS = 1
+
+
+def _call(packed: bytes) -> Any:
+    return cloudpickle.loads(packed)()
+
+
+@functools.cache
+def _remote() -> Any:
+    # Retries are the step's own affair: Ray would repeat a call without anything of it on the log.
+    return ray.remote(num_cpus=CPUS, max_retries=0)(_call)
+
+
+async def on_ray(call: Callable[[], Any]) -> Any:
+    """What a call comes to on Ray. Its own error is raised as it is; `RemoteStepError` where Ray itself failed.
+
+    A step that nobody waits for any more is cancelled on Ray too.
+    """
+    try:
+        reference = _remote().remote(cloudpickle.dumps(call))  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise RemoteStepError(f"the call cannot be sent to Ray: {type(error).__name__}: {error}") from error
+    try:
+        return await asyncio.wrap_future(reference.future())
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        raise RemoteStepError(f"Ray did not come to the end of the call: {type(error).__name__}: {error}") from error
+    except asyncio.CancelledError:
+        await asyncio.to_thread(ray.cancel, reference, force=True)
+        raise

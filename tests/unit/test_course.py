@@ -1,0 +1,149 @@
+"""The course of a handler: beginning anew, patches, supervision, and steps that a crash left open."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agent_party import Agent, Task, step
+from agent_party.actors.errors import CycleError
+from tests.unit.handlers_kit import result, world
+from tests.unit.test_messages import crashed, message
+from tests.unit.world import World, until
+
+__all__ = ["world"]
+
+
+async def test_an_endless_task_begins_anew_with_an_empty_record(world: World) -> None:
+    agent, keys = Agent("a"), []
+
+    @step()
+    def note(n: int) -> None:
+        from agent_party import current_step
+
+        keys.append(current_step().idempotency_key)
+
+    @agent.on("tick")
+    async def tick(task: Task, n: int) -> int:
+        await task.step(note, n)
+        if n == 3:
+            return n
+        return task.continue_as_new(n=n + 1)
+
+    process = await world.process(agent)
+    await process.ask("t", "tick", n=0)
+    state = await process.finished("t")
+    assert result(state) == 3
+    assert (state.begun, len(state.waits)) == (3, 1)
+    assert len(set(keys)) == 4
+
+
+async def test_new_code_is_patched_in_for_new_tasks_only(world: World) -> None:
+    def version(*, new: bool) -> Agent:
+        agent = Agent("a")
+
+        @agent.on("work")
+        async def work(task: Task) -> str:
+            first = "new" if new and task.patched("cheaper") else "old"
+            await task.step(lambda: None)
+            await task.signal("go")
+            second = "new" if new and task.patched("cheaper") else "old"
+            return f"{first} {second}"
+
+        return agent
+
+    process = await world.process(version(new=False))
+    await process.ask("t", "work")
+    await process.opened("t", "go")
+    await world.kill(process)
+    process = await world.process(version(new=True))
+    await process.host.deliver("t", message("signal", "go", 1))
+    assert result(await process.finished("t")) == "old old"
+    await process.ask("u", "work")
+    await process.host.deliver("u", message("signal", "go", 1))
+    assert result(await process.finished("u")) == "new new"
+
+
+async def test_a_child_that_fails_is_restarted_and_a_cycle_is_refused(world: World) -> None:
+    agent, calls = Agent("a"), []
+
+    @step()
+    def fragile() -> int:
+        calls.append(1)
+        if len(calls) < 3:
+            raise ValueError("again")
+        return len(calls)
+
+    @agent.on("part")
+    async def part(task: Task) -> int:
+        return await task.step(fragile)
+
+    @agent.on("whole")
+    async def whole(task: Task) -> list[Any]:
+        done = await task.using(restarts=2).ask("part")
+        ignored = await task.using(on_failure="ignore").ask("bad")
+        return [done, ignored]
+
+    @agent.on("bad")
+    async def bad(task: Task) -> None:
+        await task.ask("bad")
+
+    process = await world.process(agent)
+    await process.ask("t", "whole")
+    assert result(await process.finished("t")) == [3, None]
+    await process.ask("u", "bad")
+    state = await process.finished("u")
+    assert state.failure is not None
+    assert state.failure.kind == CycleError.__name__
+
+
+@pytest.mark.parametrize(("decision", "times"), [("approve", 2), ("reject", 1)])
+async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World, decision: Any, times: int) -> None:
+    agent, calls = Agent("a"), []
+
+    @step(on_crash="ask")
+    async def pay() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return "paid"
+
+    @agent.on("work")
+    async def work(task: Task) -> str:
+        return await task.step(pay)
+
+    process = await world.process(agent)
+    await process.ask("t", "work")
+    await until(lambda: calls)
+    process = await crashed(world, process, agent)
+
+    async def held() -> bool:
+        return any(wait.asks_a_person for wait in (await process.state("t")).waits)
+
+    await until(held)
+    await process.decide("t", pay.__qualname__, decision)
+    state = await process.finished("t")
+    assert len(calls) == times
+    assert state.status == ("completed" if decision == "approve" else "failed")
+
+
+async def test_a_step_that_a_crash_left_open_is_taken_back(world: World) -> None:
+    agent, calls = Agent("a"), []
+
+    @step(on_crash="compensate", undo=lambda: calls.append("undone"))
+    async def pay() -> None:
+        calls.append("paid")
+        await asyncio.Event().wait()
+
+    @agent.on("work")
+    async def work(task: Task) -> None:
+        await task.step(pay)
+
+    process = await world.process(agent)
+    await process.ask("t", "work")
+    await until(lambda: calls)
+    process = await crashed(world, process, agent)
+    state = await process.finished("t")
+    assert calls == ["paid", "undone"]
+    assert state.failure is not None
+    assert "CrashedError" in state.failure.message

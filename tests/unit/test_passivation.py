@@ -1,0 +1,434 @@
+"""What waits for days is not in memory, leaves no trace when it goes, and comes back for whatever arrives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from agent_party import Agent, Task
+from agent_party.actors import passivation, supervisor
+from agent_party.actors.dj import Candidate
+from agent_party.actors.events import Received
+from agent_party.actors.packing import pack
+from agent_party.actors.turns import Turns
+from tests.cluster.tally import Add, Tally
+from tests.unit.handlers_kit import result
+from tests.unit.world import Process, World, a_world, until
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with a_world() as world:
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives must be noticed when it does, not at the supervisor's next round."""
+    monkeypatch.setattr(supervisor, "ROUND", 3_600.0)
+
+
+agent = Agent("worker")
+ended: list[str] = []
+
+
+@agent.on("child")
+async def child(task: Task) -> str:
+    return str(await task.signal("grow up"))
+
+
+@agent.on("work")
+async def work(task: Task, what: str) -> Any:
+    """Waits for something, in the middle of steps; says how it ends when it is cancelled."""
+    total = [0]
+
+    async def add(by: int) -> int:
+        total[0] += by
+        return total[0]
+
+    task.on_update("add", add)
+    task.on_query("total", lambda: total[0])
+    before = await task.step(str.upper, "before ")
+    try:
+        match what:
+            case "signal":
+                got = await task.signal("go")
+            case "approval":
+                got = (await task.approval("go")).person
+            case "child":
+                got = await task.ask("child")
+            case "sleep":
+                await task.sleep(0.5)
+                got = "slept"
+            case _:
+                got = await task.first(task.signal("never"), task.approval("nor this"))
+        return before + await task.step(str.upper, str(got))
+    except asyncio.CancelledError:
+        ended.append(what)
+        await task.step(str.upper, "this must not be recorded")
+        raise
+
+
+def message(name: str, value: Any, kind: Any = "signal", mark: bytes = b"m") -> Received:
+    return Received(kind, name, pack(value, "value"), mark * 16)
+
+
+async def records(world: World) -> int:
+    return len(world.tape.records)
+
+
+async def at_rest(process: Process, *tasks: str) -> None:
+    """Have everything that may go taken out of memory now."""
+    process.host.passivation.idle = 0.0
+
+    async def gone() -> bool:
+        await process.host.passivation.sweep()
+        return not any(task in process.host.cells for task in tasks)
+
+    await until(gone)
+    process.host.passivation.idle = 60.0
+
+
+async def waiting(process: Process, task: str) -> None:
+    async def stands() -> bool:
+        state = await process.state(task)
+        return state.status in ("waiting", "paused") and any(state.waits[n].kind != "update" for n in state.open)
+
+    await until(stands)
+
+
+async def child_of(process: Process, task: str) -> str:
+    async def find() -> str:
+        return next((row.id for row in await process.registry.tasks() if row.parent == task), "")
+
+    return str(await until(find))
+
+
+async def signalled(process: Process) -> None:
+    await process.host.deliver("t", message("go", "signal"))
+
+
+async def left_in_the_inbox(process: Process) -> None:
+    from agent_party.actors.events import Sent
+
+    await process.leave("t", Sent(message("go", "inbox")))
+
+
+async def approved(process: Process) -> None:
+    await process.decide("t", "go")
+
+
+async def grown_up(process: Process) -> None:
+    await process.host.deliver(await child_of(process, "t"), message("grow up", "old"))
+
+
+async def nothing(process: Process) -> None:
+    return
+
+
+@pytest.mark.parametrize(
+    ("what", "arrives", "outcome"),
+    [
+        ("signal", signalled, "BEFORE SIGNAL"),
+        ("signal", left_in_the_inbox, "BEFORE INBOX"),
+        ("approval", approved, "BEFORE ADA"),
+        ("child", grown_up, "BEFORE OLD"),
+        ("sleep", nothing, "BEFORE SLEPT"),
+    ],
+)
+async def test_it_goes_without_a_trace_and_comes_back(
+    world: World, what: str, arrives: Callable[[Process], Awaitable[None]], outcome: str
+) -> None:
+    process = await world.process(agent)
+    ended.clear()
+    await process.ask("t", "work", what=what)
+    await waiting(process, "t")
+    if what == "child":
+        await waiting(process, await child_of(process, "t"))
+        await at_rest(process, await child_of(process, "t"))
+    before = await records(world)
+    await at_rest(process, "t")
+    assert ended == [what], "its handler was cancelled"
+    assert await records(world) == before
+    await arrives(process)
+    state = await process.finished("t")
+    assert result(state) == outcome
+    assert state.runs == 2
+    kinds = [type(event).__name__ for c in await process.commits("task/t") for event in c.events]
+    assert kinds.count("Requested") == kinds.count("Completed") == 1
+    assert len(process.log.index.control_rows(b"task/t")) == 1, "its grant was kept"
+
+
+async def test_queries_and_updates_wake_it_and_do_not_keep_it(world: World) -> None:
+    process = await world.process(agent)
+    await process.ask("t", "work", what="never")
+    await waiting(process, "t")
+    await at_rest(process, "t")
+    before = await records(world)
+    assert await process.host.query("t", "total", pack({}, "")) == pack(0, "")
+    assert await records(world) == before, "a query writes nothing, also where the task was passivated"
+    await at_rest(process, "t")
+    for n in (1, 2):
+        answered = await process.host.deliver("t", message("add", {"by": n}, "update", bytes([n])))
+        assert answered is not None
+        assert answered.value == pack([0, 1, 3][n], "")
+        await at_rest(process, "t")
+    assert await process.host.query("t", "total", pack({}, "")) == pack(3, "")
+
+
+async def test_what_arrives_while_it_goes_is_not_missed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the decision that a task may go and its being gone, anything may come."""
+    process = await world.process(agent)
+    for n, task in enumerate(["t", "u"]):  # first as a message, then left in the inbox
+        await process.ask(task, "work", what="signal")
+        await waiting(process, task)
+        cell = process.host.cells[task]
+        rest = cell.rest
+
+        async def slow(rest: Any = rest, task: str = task, n: int = n) -> None:
+            await rest()
+            if n:
+                process.log._listeners.clear()  # what is told by the log is not relied upon
+            from agent_party.actors.events import Sent
+
+            sent = message("go", "meanwhile")
+            await (process.leave(task, Sent(sent)) if n else process.host.deliver(task, sent))
+
+        monkeypatch.setattr(cell, "rest", slow)
+        process.host.passivation.idle = 0.0
+        await process.host.passivation.sweep()
+        assert result(await process.finished(task)) == "BEFORE MEANWHILE"
+
+
+async def test_a_child_that_ends_while_its_parent_goes_is_not_missed(world: World) -> None:
+    process = await world.process(agent)
+    await process.ask("t", "work", what="child")
+    await waiting(process, "t")
+    kid = await child_of(process, "t")
+    await waiting(process, kid)
+    cell = process.host.cells["t"]
+    process.host._supervisor.ended = lambda task: None  # type: ignore[method-assign]
+    rest = cell.rest
+
+    async def slow() -> None:
+        await rest()
+        await process.host.deliver(kid, message("grow up", "old"))
+        await process.finished(kid)
+
+    cell.rest = slow  # type: ignore[method-assign]
+    process.host.passivation.idle = 0.0
+    await process.host.passivation.rest(cell)
+    assert result(await process.finished("t")) == "BEFORE OLD"
+
+
+async def test_a_deadline_passes_out_of_memory(world: World) -> None:
+    process = await world.process(agent)
+    await process.ask("t", "work", what="never", within=0.4)
+    await waiting(process, "t")
+    await at_rest(process, "t")
+    state = await process.finished("t")
+    assert state.failure is not None
+    assert state.failure.kind == "TimeoutError"
+
+
+async def test_a_paused_task_goes_and_is_resumed(world: World) -> None:
+    process = await world.process(agent)
+    await process.ask("t", "work", what="signal")
+    await waiting(process, "t")
+    await process.host.cells["t"].pause("ada")
+    await process.host.deliver("t", message("go", "x"))
+    await at_rest(process, "t")
+    await process.leave("t", await process.statement("t", -1, "resume"))
+    assert result(await process.finished("t")) == "BEFORE X"
+
+
+async def test_what_works_does_not_go(world: World) -> None:
+    busy, done = Agent("busy"), asyncio.Event()
+
+    @busy.on("both")
+    async def both(task: Task) -> None:
+        await asyncio.gather(task.step(done.wait), task.signal("go"))
+
+    process = await world.process(busy)
+    await process.ask("t", "both")
+    await process.opened("t", "go")
+    process.host.passivation.idle = 0.0
+    assert await process.host.passivation.sweep() == 0
+    done.set()
+    await waiting(process, "t")
+    await at_rest(process, "t")
+
+
+async def test_a_task_that_was_taken_over_meanwhile_stays_where_it_is(world: World) -> None:
+    one, two = await world.process(agent), await world.process(agent)
+    await one.ask("t", "work", what="signal")
+    await waiting(one, "t")
+    await at_rest(one, "t")
+    two.host.lives = lambda holder: False  # type: ignore[method-assign]
+    await two.host.deliver("t", message("go", "x"))
+    assert result(await two.finished("t")) == "BEFORE X"
+    await one.log.refresh()
+    assert await one.host.activate("t") is None
+
+
+async def test_the_one_that_was_silent_the_longest_goes_where_there_is_no_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passivation, "LIVE", 3)
+    process = await world.process(agent)
+    for n in range(3):
+        await process.ask(f"t{n}", "work", what="signal")
+        await waiting(process, f"t{n}")
+    await process.host.query("t0", "total", pack({}, ""))
+    await process.ask("t3", "work", what="signal")
+    assert sorted(process.host.cells) == ["t0", "t2", "t3"]
+
+
+async def test_a_round_does_not_look_at_those_that_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = await world.process(agent)
+    tasks = [f"t{n}" for n in range(40)]
+    for task in tasks:
+        await process.ask(task, "work", what="signal")
+    for task in tasks:
+        await waiting(process, task)
+    await at_rest(process, *tasks)
+    seen: list[str] = []
+    views, log = process.worker.views, process.log
+    scan, state = views.scan, log.state
+
+    async def scanned(view: str, *args: Any, **options: Any) -> Any:
+        found = await scan(view, *args, **options)
+        seen.extend(key for key, _ in found)
+        return found
+
+    async def asked(stream: str) -> Any:
+        seen.append(stream)
+        return await state(stream)
+
+    monkeypatch.setattr(views, "scan", scanned)
+    monkeypatch.setattr(log, "state", asked)
+    await process.host.reconcile()
+    assert seen == []
+
+
+async def test_after_a_restart_only_what_could_run_does(world: World) -> None:
+    one = await world.process(agent)
+    for task, what in (("t", "signal"), ("s", "sleep"), ("p", "child"), ("q", "child")):
+        await one.ask(task, "work", what=what)
+        await waiting(one, task)
+    kids = [await child_of(one, parent) for parent in ("p", "q")]
+    for kid in kids:
+        await waiting(one, kid)
+    await at_rest(one, "t", "s", "p", "q", *kids)
+    await one.host.deliver("t", message("other", 1, mark=b"o"))
+    one.host._supervisor.ended = lambda task: None  # type: ignore[method-assign]
+    await one.host.deliver(kids[0], message("grow up", "old"))
+    await one.finished(kids[0])
+    await at_rest(one, "t")
+    assert "p" not in one.host.cells
+    await world.kill(one)
+    two = await world.process(agent)
+    assert result(await two.finished("p")) == "BEFORE OLD"
+    assert result(await two.finished("s")) == "BEFORE SLEPT"
+    assert not {"t", "q", kids[1]} & two.host.cells.keys()
+    await two.host.deliver("t", message("go", "x"))
+    assert result(await two.finished("t")) == "BEFORE X"
+
+
+async def test_what_nothing_comes_of_is_tried_ever_more_seldom(world: World) -> None:
+    """An inbox with something that its task does not understand must not have it replayed every two seconds."""
+    process = await world.process(agent)
+    one = Candidate("t", "work", "worker", b"", 1, "waiting 3 1 ")
+    when = process.host._supervisor._is_time_to_try
+    assert when(one)
+    assert not when(one)
+    assert when(one._replace(reason="waiting 4 1 "))
+    assert all(when(one._replace(reason="running")) for _ in range(3))
+
+
+async def test_an_entity_goes_and_comes_back_without_a_grant(world: World) -> None:
+    process = await world.process()
+    for n in range(3):
+        reply = await process.host.send(Tally, "one", Add(1), bytes([n]) * 16, 5)
+        assert reply.state == n + 1
+        process.host._entities.sweep(-1.0)
+        assert not process.host._entities._live
+    assert len(process.log.index.control_rows(b"tally/one")) == 1
+
+
+async def test_a_host_that_drains_lets_effects_end_and_takes_no_more(world: World) -> None:
+    calls: list[int] = []
+    busy, begun, go_on = Agent("busy"), asyncio.Event(), asyncio.Event()
+
+    async def effect(n: int) -> int:
+        calls.append(n)
+        begun.set()
+        await go_on.wait()
+        return n
+
+    @busy.on("count")
+    async def count(task: Task) -> int:
+        return sum([await task.step(effect, n) for n in range(3)])
+
+    one = await world.process(busy)
+    await one.ask("t", "count")
+    await begun.wait()
+    draining = asyncio.ensure_future(one.host.drain(5))
+    await asyncio.sleep(0)
+    go_on.set()
+    await draining
+    assert calls == [0], "what was in flight has ended, and nothing else was begun"
+    assert [wait.settled is not None for wait in (await one.state("t")).waits] == [True]
+    await one.close()
+    two = await world.process(busy)
+    assert result(await two.finished("t")) == 3
+    assert calls == [0, 1, 2]
+
+
+async def test_one_that_wants_much_does_not_keep_the_others_waiting() -> None:
+    """The places of a host's effects are given by turns, not in the order of asking."""
+    turns, order = Turns(2), list[str]()
+
+    async def effect(whose: str) -> None:
+        async with turns.turn(whose):
+            order.append(whose)
+            await asyncio.sleep(0)
+
+    greedy = [asyncio.ensure_future(effect("greedy")) for _ in range(100)]
+    await asyncio.sleep(0)
+    greedy[50].cancel()
+    modest = [asyncio.ensure_future(effect(whose)) for whose in ("a", "b", "c")]
+    await asyncio.gather(*greedy, *modest, return_exceptions=True)
+    assert max(order.index(whose) for whose in ("a", "b", "c")) < 8
+    assert len(order) == 102
+    assert turns._free == 2
+
+
+async def test_a_long_replay_lets_others_have_their_turn(world: World) -> None:
+    many, beats, passed = Agent("many"), 0, list[int]()
+
+    @many.on("long")
+    async def long(task: Task) -> None:
+        first = beats
+        for n in range(300):
+            await task.step(abs, n)
+        passed.append(beats - first)
+        await task.signal("go")
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    process = await world.process(many)
+    await process.ask("t", "long")
+    await process.opened("t", "go")
+    await at_rest(process, "t")
+    beating = asyncio.ensure_future(beat())
+    await process.host.deliver("t", message("go", 1))
+    await process.finished("t")
+    beating.cancel()
+    assert len(passed) == 2
+    assert passed[1] >= 300 // 50

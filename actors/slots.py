@@ -1,7 +1,8 @@
 """Limits on tasks at once, of an agent and of its capabilities, which a task that waits durably does not count against.
 
-A task takes its capability's place before its agent's, and holds neither while it waits durably: so whoever has both
-runs on and gives them back. A task that awaits another of the same agent cannot hang, however low the limit is.
+A task takes its capability's place before its agent's, and holds neither while all that it does is to wait durably: so
+whoever has both runs on and gives them back. A task that awaits another of its agent cannot hang, however low the
+limit is.
 """
 
 import asyncio
@@ -125,6 +126,8 @@ class Slot:
         finally:
             self._parked -= 1
         await self.take()
+        # What comes now may be the end of one of several things that the handler does, and the others still wait.
+        asyncio.get_running_loop().call_soon(self._let_go_if_idle)
 
     def _let_go_if_idle(self) -> None:
         if self._parked and not self._working and not self._turn.locked():

@@ -57,9 +57,8 @@ def agents(note: Note = quiet, hour: float = 3600) -> list[Agent]:
         began, dice, ident = task.now(), task.random(), task.uuid()
         fetched = [await task.step(fetch, name) for name in names]
         together = await asyncio.gather(*(task.step(fetch, f"{name}!") for name in names))
-        legs = await asyncio.gather(
-            task.ask("leg.walk", name="west", hours=2), task.ask("leg.walk", name="east", hours=1)
-        )
+        ways = {"west": 2, "east": 1}
+        legs = await asyncio.gather(*(task.ask("leg.walk", name=name, hours=ways[name]) for name in ways))
         await task.memory.set("legs", legs)
         winner, _ = await task.first(task.sleep(200 * hour), task.signal("hurry"))
         try:

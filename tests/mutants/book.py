@@ -44,13 +44,6 @@ MESSAGES = (
         "",
         (_MESSAGES,),
     ),
-    Mutant(
-        "first-recorded",
-        "actors/task.py",
-        'int(self._value("first", lambda: min(running.index(one) for one in done)))',
-        "max(running.index(one) for one in done)",
-        ("tests/faults/test_cut_points.py",),
-    ),
     Mutant("saga-reversed", "actors/saga.py", "in reversed(self._undo):", "in self._undo:", (_SAGAS,)),
     Mutant(
         "saga-cancelled",
@@ -124,7 +117,7 @@ STEPS = (
         "actors/task.py",
         "            if settled is None:\n",
         "            if True:\n",
-        ("tests/unit/test_recovery.py",),
+        ("tests/faults/test_recovery.py",),
     ),
     Mutant(
         "attempts-recorded",
@@ -175,7 +168,7 @@ STEPS = (
         "actors/cell.py",
         "min(within, within - (self.now() - self.state.requested_at) / 1_000_000)",
         "within",
-        ("tests/unit/test_tasks.py",),
+        (_COURSE,),
     ),
     Mutant(
         "same-request-same-task",
@@ -209,7 +202,7 @@ MODELS = (
         "actors/conversation.py",
         "answer = _numbered(await _call(task, model, name, call, request), len(answers))",
         "answer = _numbered(await call(request), len(answers))",
-        ("tests/unit/test_models_crashes.py",),
+        ("tests/faults/test_models_crashes.py",),
     ),
 )
 

@@ -86,6 +86,14 @@ def test_shares_together_are_no_more_than_what_is_left(
         assert all(getattr(offers[0], unit) == getattr(account.left, unit) for unit in units)
 
 
+def test_what_is_reserved_counts_like_what_is_spent() -> None:
+    account = Account(Budget.of(tokens=10), Spent(tokens=4), Spent(tokens=5))
+    assert account.left == Budget(tokens=1)
+    assert account.lacking(Spent(tokens=1)) == Spent()
+    assert account.lacking(Spent(tokens=3)) == Spent(tokens=2)
+    assert Claim(Spent(tokens=2)).offer(account) is None
+
+
 def test_who_wants_what_is_left_waits_while_something_may_come_back() -> None:
     claim = Claim(Spent(), ("tokens",))
     limit = Budget.of(tokens=10)

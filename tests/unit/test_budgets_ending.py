@@ -7,8 +7,10 @@ import pytest
 
 from agent_party import StepError, Task
 from agent_party.actors.budgets import Accounted, Budget, Spent
+from agent_party.actors.events import Cancelled
 from tests.unit.budgets_kit import ask, check, children, events, part, world
 from tests.unit.handlers_kit import does, no_pauses, result
+from tests.unit.test_messages import message
 from tests.unit.world import World, until
 
 __all__ = ["no_pauses", "world"]
@@ -103,3 +105,44 @@ async def test_restarts_have_their_share_anew_and_beginning_anew_keeps_the_accou
     state = await process.finished("t")
     assert (result(state), state.begun, state.spent.tokens) == (1, 1, 360)
     assert not state.reserved
+
+
+async def test_nothing_begins_while_the_end_of_its_task_is_on_its_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task is cancelled while a step of it is being opened: what ran then would not be counted."""
+    begun: list[int] = []
+
+    async def use() -> None:
+        begun.append(1)
+
+    async def whole(task: Task) -> None:
+        await task.signal("go")
+        async with task.budget.reserve(Spent(tokens=5)):
+            await task.step(use)
+
+    process = await world.process(does(whole))
+    await ask(process, "whole", Budget.of(tokens=10))
+    await process.opened("t", "go")
+    cell, opening, asked = process.host.cells["t"], asyncio.Event(), asyncio.Event()
+    record = cell.activation.record
+
+    async def gated(recorded: Any, *more: Any) -> Any:
+        if any(one.kind == "step" for event in recorded for one in getattr(event, "opened", [])):
+            opening.set()
+            await asked.wait()
+        if any(isinstance(event, Cancelled) for event in recorded):
+            for _ in range(20):
+                await asyncio.sleep(0)
+        return await record(recorded, *more)
+
+    monkeypatch.setattr(cell.activation, "record", gated)
+    await process.host.deliver("t", message("signal", "go", 1))
+    await opening.wait()
+    cancelling = asyncio.create_task(process.host.cancel("t", "ada", ""))
+    await asyncio.sleep(0.01)
+    asked.set()
+    await cancelling
+    state = await process.finished("t")
+    assert (state.status, state.spent, begun) == ("cancelled", Spent(), [])
+    await check(process)

@@ -63,9 +63,33 @@ async def test_a_parent_and_its_children_do_not_hang_at_one_at_a_time(world: Wor
         return sum(await asyncio.gather(*(task.ask("whole", depth=depth - 1) for _ in range(2))))
 
     process = await world.process(agent)
-    await process.ask("t", "whole", depth=3)
-    assert result(await process.finished("t")) == 8
+    for n in range(5):
+        await process.ask(f"t{n}", "whole", depth=3)
+    for n in range(5):
+        assert result(await process.finished(f"t{n}")) == 8
     await until(lambda: process.host.limits(agent).free == 1)
+
+
+async def test_what_is_left_of_several_waits_holds_no_place(world: World) -> None:
+    agent = Agent("a", concurrency=1)
+
+    @agent.on("quick")
+    async def quick(task: Task, n: int) -> int:
+        return await task.step(len, "x" * n)
+
+    @agent.on("both")
+    async def both(task: Task) -> None:
+        await asyncio.gather(task.ask("quick", n=1), task.signal("never"))
+
+    process = await world.process(agent)
+    await process.ask("t", "both")
+
+    async def one_has_ended() -> bool:
+        return any(wait.settled for wait in (await process.state("t")).waits)
+
+    await until(one_has_ended)
+    await process.ask("other", "quick", n=2)
+    assert result(await process.finished("other", 3)) == 2
 
 
 async def _records(process: Process) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent_party import Agent, Task, step
+from agent_party import Agent, Task, TaskFailedError, step, testing
 from agent_party.actors.errors import CycleError
 from tests.unit.handlers_kit import result, world
 from tests.unit.test_messages import crashed, message
@@ -147,3 +147,59 @@ async def test_a_step_that_a_crash_left_open_is_taken_back(world: World) -> None
     assert calls == ["paid", "undone"]
     assert state.failure is not None
     assert "CrashedError" in state.failure.message
+
+
+def racing() -> tuple[Agent, list[int]]:
+    """An agent that says which of two signals came first, each time its handler comes to know."""
+    agent, winners = Agent("a"), list[int]()
+
+    @agent.on("race")
+    async def race(task: Task) -> int:
+        winner, _ = await task.first(task.signal("left"), task.signal("right"))
+        winners.append(winner)
+        await task.signal("end")
+        return winner
+
+    return agent, winners
+
+
+@pytest.mark.parametrize("between", range(8))
+async def test_who_was_first_stays_first_however_close_it_was(world: World, between: int) -> None:
+    agent, winners = racing()
+    process = await world.process(agent)
+    await process.ask("t", "race")
+    await process.opened("t", "right")
+    sent = [asyncio.ensure_future(process.host.deliver("t", message("signal", "left", 1)))]
+    for _ in range(between):
+        await asyncio.sleep(0)
+    sent.append(asyncio.ensure_future(process.host.deliver("t", message("signal", "right", 2))))
+    await asyncio.gather(*sent)
+    await process.opened("t", "end")
+    process = await crashed(world, process, agent)
+    await process.host.deliver("t", message("signal", "end", 3))
+    state = await process.finished("t")
+    assert len(winners) == 2
+    assert winners == [result(state)] * 2
+
+
+def test_a_deadline_counts_from_the_request_also_over_a_crash() -> None:
+    agent = Agent("a")
+
+    @agent.on("work")
+    async def work(task: Task) -> None:
+        await task.signal("never")
+
+    async def main() -> float:
+        async with testing.world() as place:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            async with place.party([agent]) as party:
+                task = await party.using(within=100).ask(work)
+                await asyncio.sleep(60)
+            await asyncio.sleep(30)
+            async with place.party([agent]) as party:
+                with pytest.raises(TaskFailedError, match="within 100 seconds"):
+                    await party.task(task.id).result()
+            return loop.time() - began
+
+    assert 100 <= testing.run(main, seed=2) < 110

@@ -1,0 +1,1 @@
+"""The benchmarks run, and verify their data."""

@@ -241,11 +241,11 @@ class Task:
         await self._until(due, seconds)
 
     async def sleep_until(self, due: int) -> None:
-        """Sleep until a time, in microseconds since 1970; `ValueError` for one that has passed."""
+        """Sleep until a time, in microseconds since 1970; `ValueError` for one that passed more than a second ago."""
         now = self.now()
-        if due < now:
+        if due < now - 1_000_000:
             raise ValueError(f"a task cannot sleep until {due}: that was {(now - due) / 1_000_000:g} seconds ago")
-        await self._until(due, (due - now) / 1_000_000)
+        await self._until(due, max(0.0, (due - now) / 1_000_000))
 
     async def _until(self, due: int, longest: float) -> None:
         async def run(wait: int, _: WaitState) -> Settled:

@@ -1,6 +1,7 @@
 """Agent Party: teams of AI agents on a log that can be trusted."""
 
 from .actors.agent import Agent, Capabilities
+from .actors.budgets import Budget
 from .actors.decider import Decider, Reply
 from .actors.effects import current_step
 from .actors.errors import PartyError, RejectedError, StepError, TaskCancelledError, TaskFailedError
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Agent",
     "Approval",
+    "Budget",
     "Capabilities",
     "ConflictError",
     "Decider",

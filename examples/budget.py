@@ -1,8 +1,8 @@
 import asyncio
 from typing import Any
 
-from agent_party import Agent, Party, Task, TaskHandle
-from agent_party.actors.budgets import Budget, Spent
+from agent_party import Agent, Budget, Party, Task, TaskHandle
+from agent_party.actors.budgets import Spent
 
 desk = Agent("desk")
 

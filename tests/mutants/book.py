@@ -1,6 +1,7 @@
 """The planted bugs, in the order of docs/features.md."""
 
 from tests.mutants.approvals import APPROVALS
+from tests.mutants.budgets import BUDGETS, LIMITS
 from tests.mutants.planting import Mutant
 from tests.mutants.scale import LIFECYCLE, SCALE
 
@@ -290,4 +291,27 @@ TIME_TRAVEL = (
     ),
 )
 
-MUTANTS = (*STEPS, *MESSAGES, *SCHEDULES, *CHECKPOINTS, *MODELS, *TIME_TRAVEL, *SCALE, *LIFECYCLE, *APPROVALS)
+KIT = (
+    Mutant(
+        "kit-checks-purity",
+        "agent_party/testing/deciders.py",
+        "    if not alike(result, again) or repr(error) != repr(error_again):\n",
+        "    if False:\n",
+        ("tests/unit/test_testing_deciders.py",),
+    ),
+)
+
+MUTANTS = (
+    *STEPS,
+    *MESSAGES,
+    *SCHEDULES,
+    *CHECKPOINTS,
+    *MODELS,
+    *TIME_TRAVEL,
+    *SCALE,
+    *LIFECYCLE,
+    *APPROVALS,
+    *BUDGETS,
+    *LIMITS,
+    *KIT,
+)

@@ -203,3 +203,22 @@ def test_a_deadline_counts_from_the_request_also_over_a_crash() -> None:
             return loop.time() - began
 
     assert 100 <= testing.run(main, seed=2) < 110
+
+
+async def test_a_timer_in_the_past_is_an_error_of_the_task_alone(world: World) -> None:
+    agent = Agent("a")
+
+    @agent.on("work")
+    async def work(task: Task, seconds: int) -> str:
+        await task.sleep_until(task.now() + seconds * 1_000_000)
+        return "woken"
+
+    process = await world.process(agent)
+    await process.ask("t", "work", seconds=-5)
+    await process.ask("u", "work", seconds=0)
+    late = await process.finished("t")
+    assert late.failure is not None
+    assert "that was 5" in late.failure.message
+    assert result(await process.finished("u")) == "woken"
+    await process.ask("v", "work", seconds=1)
+    assert result(await process.finished("v")) == "woken"

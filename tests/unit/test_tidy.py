@@ -29,6 +29,7 @@ VERIFIES_WITH = frozenset({"nacl"})
 PUBLIC = {
     "Agent",
     "Approval",
+    "Budget",
     "Capabilities",
     "ConflictError",
     "Decider",

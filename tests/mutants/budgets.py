@@ -1,0 +1,171 @@
+"""Planted bugs in budgets, and in limits on tasks at once."""
+
+from tests.mutants.planting import Mutant
+
+_TESTS = "tests/unit/test_budgets"
+
+BUDGETS = (
+    Mutant(
+        "budget-counts-reserved",
+        "actors/budgets.py",
+        "        wanted = self.spent + self.reserved + more\n",
+        "        wanted = self.spent + more\n",
+        (f"{_TESTS}.py",),
+    ),
+    Mutant(
+        "budget-equal-shares",
+        "actors/spending.py",
+        "plan.claim.offer(before, len(rest), place)",
+        "plan.claim.offer(before)",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-given-back",
+        "actors/task_state.py",
+        "        state.reserved -= wait.reserved\n    if used and used.spent:",
+        "        pass\n    if used and used.spent:",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-settles-what-was-used",
+        "actors/spending.py",
+        "            spent = settled.spent or Spent()\n            over = spent.beyond(reserved)",
+        "            spent = reserved\n            over = spent.beyond(reserved)",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-ends-when-accounted",
+        "actors/spending.py",
+        "            await asyncio.gather(*(self.settle_up(wait) for wait in self.children()))\n",
+        "            pass\n",
+        (f"{_TESTS}_ending.py",),
+    ),
+    Mutant(
+        "budget-cancel-accounts",
+        "actors/stopping.py",
+        "        if self.spending.children():\n            if not (self",
+        "        if False:\n            if not (self",
+        (f"{_TESTS}_ending.py",),
+    ),
+    Mutant(
+        "budget-raise-bounded",
+        "actors/spending.py",
+        "        if more.beyond(held.more or Spent()):\n",
+        "        if False:\n",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-signed-as-shown",
+        "actors/task_state.py",
+        "        if self.asked is None or self.asked.needs is None:\n            return self.input\n",
+        "        if True:\n            return self.input\n",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-hold-lifted",
+        "actors/spending.py",
+        "            elif (amount := claim.offer(account)) is not None:\n",
+        "            elif not cell.state.waits[wait].held and (amount := claim.offer(account)) is not None:\n",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-fails-only-for-good",
+        "actors/spending.py",
+        ' == "fail" and not self._comes_back(claim, account):',
+        ' == "fail":',
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-raised-above",
+        "actors/spending.py",
+        "            return msgspec.structs.replace(settled, spent=spent, raised=over or None)\n",
+        "            return msgspec.structs.replace(settled, spent=spent, raised=None)\n",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-dear-stops-all",
+        "actors/budgets.py",
+        "for u, limit in limited.items() if getattr(wanted, u) > limit})",
+        "for u, limit in limited.items() if getattr(more, u) and getattr(wanted, u) > limit})",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-crash-counts",
+        "actors/spending.py",
+        '        if opened.kind == "step" and plan.used and dear',
+        '        if False and opened.kind == "step" and plan.used and dear',
+        (f"{_TESTS}_models.py",),
+    ),
+    Mutant(
+        "budget-time-outs-count",
+        "actors/spending.py",
+        "            self._lost[wait] = self._lost.get(wait, Spent()) + used\n",
+        "            pass\n",
+        (f"{_TESTS}_models.py",),
+    ),
+    Mutant(
+        "budget-stopped-counts",
+        "actors/spending.py",
+        "spent=None if child else self._most(wait))",
+        "spent=None if child else Spent())",
+        (f"{_TESTS}_ending.py",),
+    ),
+    Mutant(
+        "budget-seconds",
+        "actors/budgets.py",
+        "    return min(within, most) if within else most\n",
+        "    return within\n",
+        (f"{_TESTS}_tasks.py",),
+    ),
+    Mutant(
+        "budget-none-while-ending",
+        "actors/spending.py",
+        "        while self._ending:\n            await self._cell.moved()\n",
+        "",
+        (f"{_TESTS}_ending.py",),
+    ),
+    Mutant(
+        "budget-owed-is-kept",
+        "actors/task_state.py",
+        "    elif wait.reserved is not None and not wait.released:\n        state.owed.add(settled.wait)\n",
+        "    else:\n        _release(state, settled.wait, settled)\n",
+        (f"{_TESTS}_model.py",),
+    ),
+    Mutant(
+        "budget-lost-is-spent",
+        "actors/task_state.py",
+        "    state.spent += spent\n    if not wait.released:",
+        "    if not wait.released:",
+        (f"{_TESTS}_model.py",),
+    ),
+)
+LIMITS = (
+    Mutant(
+        "capability-concurrency",
+        "actors/slots.py",
+        "[self._capabilities[capability]] if capability in self._capabilities else []",
+        "[]",
+        (f"{_TESTS}_slots.py",),
+    ),
+    Mutant(
+        "durable-wait-holds-no-slot",
+        "actors/slots.py",
+        "        if self._parked and not self._working and not self._turn.locked():\n            self.let_go()",
+        "        pass",
+        (f"{_TESTS}_slots.py",),
+    ),
+    Mutant(
+        "queue-refuses",
+        "actors/slots.py",
+        "self.waiting >= self._queue:",
+        "False:",
+        (f"{_TESTS}_slots.py",),
+    ),
+    Mutant(
+        "last-of-several-holds-no-slot",
+        "actors/slots.py",
+        "        asyncio.get_running_loop().call_soon(self._let_go_if_idle)\n",
+        "",
+        (f"{_TESTS}_slots.py",),
+    ),
+)

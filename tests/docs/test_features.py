@@ -71,7 +71,7 @@ def test_one_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_is_caught_and_one_that_changes_nothing_survives() -> None:
-    test = ("tests/unit/test_messages.py::test_a_saga_takes_back_in_reverse_order_what_it_did",)
+    test = ("tests/unit/test_sagas.py::test_a_saga_takes_back_in_reverse_order_what_it_did",)
     caught = next(mutant for mutant in MUTANTS if mutant.name == "saga-reversed")._replace(tests=test)
     assert fate(caught).caught
     assert not fate(caught._replace(new=caught.old + " ")).caught

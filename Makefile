@@ -89,5 +89,5 @@ build: $(STAMP) ## build the wheel and the source distribution into dist/
 	.venv/bin/uv build $(ARGS) >&2
 
 clean: ## remove .venv, caches and build products; the party's data stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -222,6 +222,7 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(self._noted(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        task.add_done_callback(lambda _: work.close())  # one that is cancelled before it begins has not begun this
 
     async def _noted(self, work: Coroutine[Any, Any, None]) -> None:
         try:

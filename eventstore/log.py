@@ -248,6 +248,12 @@ class Log:
         rows = self.index.rows(stream, first, last)
         if [row.revision for row in rows] != list(range(first, last + 1)):
             raise IndexDamaged(f"the index does not know all revisions of {stream.decode()}")
+        try:
+            beyond = [row for row in rows if not 0 <= row.position < self.index.position(row.part)]
+        except TypeError as error:
+            raise IndexDamaged(f"the index has a position of {stream.decode()} that is no number") from error
+        if beyond:
+            raise IndexDamaged(f"the index has a position of {stream.decode()} beyond the end of its slice")
         return rows
 
     async def commits(self, rows: Sequence[Row], *, lenient: bool = False) -> list[Commit]:

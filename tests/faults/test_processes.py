@@ -65,7 +65,7 @@ async def test_twenty_processes_taking_streams_over(site: Site) -> None:
     log = await site.open()
     await log.close()
     told = race(take_over, site.folder, [f"note/taken{n}" for n in range(3)], ROUNDS)
-    assert sum(each.ended for each in told) > PROCESSES
+    assert sum(each.ended for each in told) > PROCESSES // 2
     await check(site, told)
     grants = [r for r in (await truth_of(site.logs[-1])).accepted if r.header.kind == CONTROL]
     assert len(grants) == 16 + ROUNDS * PROCESSES

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -249,11 +250,12 @@ class Log:
         if [row.revision for row in rows] != list(range(first, last + 1)):
             raise IndexDamaged(f"the index does not know all revisions of {stream.decode()}")
         try:
-            beyond = [row for row in rows if not 0 <= row.position < self.index.position(row.part)]
+            beyond = any(not 0 <= row.position < self.index.position(row.part) for row in rows)
+            out_of_order = any(one.position >= two.position for one, two in pairwise(rows) if one.part == two.part)
         except TypeError as error:
             raise IndexDamaged(f"the index has a position of {stream.decode()} that is no number") from error
-        if beyond:
-            raise IndexDamaged(f"the index has a position of {stream.decode()} beyond the end of its slice")
+        if beyond or out_of_order:
+            raise IndexDamaged(f"the index has a position of {stream.decode()} that cannot be")
         return rows
 
     async def commits(self, rows: Sequence[Row], *, lenient: bool = False) -> list[Commit]:

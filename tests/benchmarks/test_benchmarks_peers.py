@@ -164,10 +164,13 @@ def test_the_section_shows_losses_weaker_durability_and_who_is_missing() -> None
     assert page.written(other, results) == f"before\n\n{page.BEGIN}\n\n{section}\n{page.END}\nafter\n"
 
 
-@pytest.mark.skipif(not page.RESULTS.exists(), reason="the race has not been run here")
 def test_the_docs_say_what_the_results_say() -> None:
     docs = page.DOCS.read_text()
-    assert page.written(docs, json.loads(page.RESULTS.read_text())) == docs
+    if page.RESULTS.exists():
+        assert page.written(docs, json.loads(page.RESULTS.read_text())) == docs
+    else:
+        between = docs[docs.index(page.BEGIN) + len(page.BEGIN) : docs.index(page.END)]
+        assert between.strip() == "", "figures without results"
 
 
 # Growth

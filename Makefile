@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 UV_VERSION := 0.13.9
-EXTRAS := ray research models
+EXTRAS := ray kafka neo4j redis s3 graph research models
 PY := .venv/bin/python
 STAMP := .venv/.ready
 ARGS ?=

@@ -56,6 +56,7 @@ class Party:
         *,
         app: str = "",
         journal: str = "",
+        graph: str = "",
         views: str = "",
         blobs: str = "",
         runtime: str = "",
@@ -73,8 +74,10 @@ class Party:
         connections = {agent.connection for agent in found if isinstance(agent.connection, str)}
         if not journal and len(connections) == 1:
             journal = connections.pop()
-        given = {"journal": journal, "views": views, "blobs": blobs, "runtime": runtime, "name": name}
-        return cls(load({**given, "hosts": hosts or None, "person": person}), found, stay)
+        stores = {"journal": journal, "graph": graph, "views": views, "blobs": blobs}
+        return cls(
+            load({**stores, "runtime": runtime, "name": name, "hosts": hosts or None, "person": person}), found, stay
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()

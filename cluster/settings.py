@@ -15,17 +15,26 @@ from ..eventstore.keyring import state_folder
 RuntimeName = Literal["auto", "local", "ray"]
 FOLDER = ".party"
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+SCHEMES = {
+    "journal": ("sqlite", "kafka", "kafka+ssl"),
+    "graph": ("ladybug", "bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"),
+    "views": ("sqlite", "redis", "rediss"),
+    "blobs": ("file", "s3"),
+}
+"""The stores, and the schemes of their URLs; the first is the embedded one, a file or folder."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name``: the party's name, its namespace on Ray. ``hosts``: pooled hosts on Ray, 0 for one a two cores.
     ``idle``: seconds after which what only waits is taken out of memory.
 
-    Empty URLs mean the embedded defaults beside the journal. ``ray_address``: a cluster's, else Ray's own rules.
-    ``app``: where the command line finds code, ``module:attribute``.
+    Empty URLs mean the embedded defaults in `folder`. ``home``: where caches lie if the journal is no file.
+    ``ray_address``: a cluster's, else Ray's own rules. ``app``: where the command line finds code, as
+    ``module:attribute``.
     """
 
     journal: str = ""
+    graph: str = ""
     views: str = ""
     blobs: str = ""
     runtime: RuntimeName = "auto"
@@ -35,7 +44,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ray_address: str = ""
     person: str = ""
     state: str = ""
+    home: str = ""
     app: str = ""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the log is a file of this machine."""
+        return self.journal.startswith("sqlite:")
 
     @property
     def log_path(self) -> Path:
@@ -44,8 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def folder(self) -> Path:
-        """Where caches and the files of live processes lie: beside the log."""
-        return self.log_path.parent
+        """Where caches and the files of live processes lie: beside the log, if it is a file."""
+        return self.log_path.parent if self.embedded else Path(self.home)
 
     @property
     def views_path(self) -> Path:
@@ -57,6 +72,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The folder of the blobs."""
         return _path(self.blobs, "blobs", "file") if self.blobs else self.folder / "blobs"
 
+    @property
+    def graph_path(self) -> Path:
+        """The file of the embedded graph."""
+        return _path(self.graph, "graph", "ladybug") if self.graph else self.folder / "graph"
+
 
 def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> Settings:
     """Settings from arguments, then environment, then ``party.toml`` in the folder; relative paths made absolute."""
@@ -67,9 +87,11 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
     merged |= {name: value for name, value in given.items() if value not in (None, "")}
     base = job_folder(environment) or folder
     merged.setdefault("journal", f"sqlite:///{FOLDER}/log.db")
-    for name in ("journal", "views", "blobs"):
+    for name in SCHEMES:
         if merged.get(name):
             merged[name] = _absolute(str(merged[name]), base)
+    if merged.get("home") or not str(merged["journal"]).startswith("sqlite:"):
+        merged["home"] = str((base / Path(str(merged.get("home") or FOLDER)).expanduser()).absolute())
     merged["state"] = str(
         (folder / Path(str(merged.get("state") or state_folder(environment))).expanduser()).absolute()
     )
@@ -81,7 +103,8 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
         raise ConfigurationError(f"hosts must be 0 or more, not {settings.hosts}")
     if not settings.idle >= 0:
         raise ConfigurationError(f"idle must be seconds, 0 or more, not {settings.idle}")
-    sqlite_path(settings.journal, "journal")
+    for name in SCHEMES:
+        _check_url(name, getattr(settings, name))
     return settings
 
 
@@ -109,6 +132,24 @@ def chosen_runtime(settings: Settings, environment: Mapping[str, str] = os.envir
     return "ray" if wanted or (ray is not None and ray.is_initialized()) else "local"
 
 
+def scheme_of(url: str) -> str:
+    """The scheme of a store's URL."""
+    return url.partition("://")[0]
+
+
+def _check_url(setting: str, url: str) -> None:
+    """`ConfigurationError` for a URL that names no store which this setting may have."""
+    file, *services = SCHEMES[setting]
+    if not url or scheme_of(url) == file:
+        if url:
+            _path(url, setting, file)
+    elif scheme_of(url) not in services:
+        raise ConfigurationError(
+            f"{setting} {url!r}: it takes {file}:///relative/path, {file}:////absolute/path, or a service's URL "
+            f"({', '.join(f'{one}://' for one in services)})"
+        )
+
+
 def sqlite_path(url: str, setting: str) -> Path:
     """The file of a ``sqlite:///`` URL; `ConfigurationError` for another."""
     return _path(url, setting, "sqlite")
@@ -118,7 +159,7 @@ def _path(url: str, setting: str, scheme: str) -> Path:
     found, _, path = url.partition("://")  # any character may stand in a path, so it is no URL to be parsed
     if found != scheme or not path.startswith("/") or not path.strip("/"):
         raise ConfigurationError(
-            f"{setting} {url!r}: this version takes {scheme}:///relative/path or {scheme}:////absolute/path"
+            f"{setting} {url!r}: it must be {scheme}:///relative/path or {scheme}:////absolute/path"
         )
     return Path("/" + path.lstrip("/"))
 
@@ -126,7 +167,7 @@ def _path(url: str, setting: str, scheme: str) -> Path:
 def _absolute(url: str, base: Path) -> str:
     """``sqlite:///a/b`` is relative to the base, ``sqlite:////a/b`` is absolute; given back is always the second."""
     scheme, found, path = url.partition(":///")
-    if not found or not path or scheme not in ("sqlite", "file"):
+    if not found or not path or scheme not in {schemes[0] for schemes in SCHEMES.values()}:
         return url
     return f"{scheme}:///{(base / path).absolute()}"
 

@@ -10,7 +10,6 @@ from ..actors.events import CORE
 from ..actors.host import Host
 from ..actors.presence import Presence
 from ..eventstore.audit import Audit, audit_journal
-from ..eventstore.backends.blob_folder import FolderBlobs
 from ..eventstore.backends.sqlite import SqliteTape
 from ..eventstore.codec import Codec
 from ..eventstore.datakeys import DataKeys
@@ -20,16 +19,17 @@ from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
 from ..eventstore.verify import Identity
 from ..projections.agents_and_tasks import AgentsAndTasks
-from ..projections.backends.views_sqlite import SqliteViews
+from ..projections.projection import Views
 from ..projections.worker import Worker
 from .registry import ViewRegistry
 from .settings import Settings
+from .stores import open_blobs, open_tape, open_views
 
 
 class Stack:
     """The open stores of one process."""
 
-    def __init__(self, settings: Settings, keyring: Keyring, log: Log, views: SqliteViews, presence: Presence) -> None:
+    def __init__(self, settings: Settings, keyring: Keyring, log: Log, views: Views, presence: Presence) -> None:
         self.settings, self.keyring, self.log, self.views, self.presence = settings, keyring, log, views, presence
         self.snapshots = Snapshots(settings.folder / "snapshots.db", log.identity.log_id, log.keys, log.ambient)
         self.worker = Worker(log, AgentsAndTasks(), views)
@@ -54,21 +54,21 @@ async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
     """Open the stores; founds the log if it is missing and ``create`` allows it."""
     keyring = Keyring(Path(settings.state) if settings.state else state_folder())
     folder = settings.folder
-    if not create and not settings.log_path.exists() and keyring.pinned(settings.journal) is None:
+    if not create and settings.embedded and not settings.log_path.exists() and keyring.pinned(settings.journal) is None:
         raise ConfigurationError(f"there is no log at {settings.journal}: start a party there, or name it by --journal")
     make_private(folder)
     log = await open_log(
-        SqliteTape(settings.log_path),
+        open_tape(settings),
         keyring,
         journal=settings.journal,
         index=folder / "index.db",
-        blobs=FolderBlobs(settings.blobs_path),
+        blobs=open_blobs(settings),
         codec=Codec(CORE),
         create=create,
     )
     async with contextlib.AsyncExitStack() as opened:
         opened.push_async_callback(log.close)
-        views = SqliteViews(settings.views_path, log.identity.log_id)
+        views = open_views(settings, log.identity.log_id)
         opened.push_async_callback(views.close)
         presence = Presence(folder / "hosts", os.urandom(16))
         opened.callback(presence.close)

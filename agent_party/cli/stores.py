@@ -48,7 +48,7 @@ async def _views(party: "Party", commits: int) -> AsyncIterator[Finding]:
     lag = commits - sum((await views.checkpoint(worker.projection)).values())
     after = sum((await worker.catch_up()).values())
     if after < commits:
-        advice = f"delete {views.path}: it is rebuilt from the log"
+        advice = f"delete {party.settings.views_path}: it is rebuilt from the log"
         yield Finding("views", PROBLEM, f"{commits - after:,} commits behind, and do not catch up", advice)
     else:
         yield Finding("views", FINE, f"were {lag:,} commits behind, and have caught up" if lag else "up to date")

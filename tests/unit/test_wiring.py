@@ -13,7 +13,7 @@ from agent_party.eventstore.errors import StoreReadOnlyError
 from agent_party.eventstore.log import Log
 
 
-@pytest.mark.parametrize("store", ["SqliteViews", "Presence", "Stack"])
+@pytest.mark.parametrize("store", ["open_views", "Presence", "Stack"])
 async def test_the_log_is_closed_where_another_store_cannot_be_opened(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

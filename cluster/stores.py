@@ -1,0 +1,41 @@
+"""From a store's URL to the store: the one place that knows which backend stands behind which scheme."""
+
+from ..actors.errors import ConfigurationError
+from ..eventstore.backends.blob_folder import FolderBlobs
+from ..eventstore.backends.sqlite import SqliteTape
+from ..eventstore.blobs import Blobs
+from ..eventstore.tape import Tape
+from ..projections.backends.views_sqlite import SqliteViews
+from ..projections.projection import Views
+from .settings import Settings, scheme_of
+
+
+def open_tape(settings: Settings) -> Tape:
+    """The tape of the journal."""
+    match scheme_of(settings.journal):
+        case "sqlite":
+            return SqliteTape(settings.log_path)
+        case scheme:
+            raise _not_yet("journal", scheme)
+
+
+def open_blobs(settings: Settings) -> Blobs:
+    """Where large payloads lie."""
+    match scheme_of(settings.blobs):
+        case "" | "file":
+            return FolderBlobs(settings.blobs_path)
+        case scheme:
+            raise _not_yet("blobs", scheme)
+
+
+def open_views(settings: Settings, log_id: bytes) -> Views:
+    """The views of this log; those of another one that lie there are thrown away."""
+    match scheme_of(settings.views):
+        case "" | "sqlite":
+            return SqliteViews(settings.views_path, log_id)
+        case scheme:
+            raise _not_yet("views", scheme)
+
+
+def _not_yet(setting: str, scheme: str) -> ConfigurationError:
+    return ConfigurationError(f"{setting}: {scheme}:// is not supported by this version")

@@ -192,7 +192,12 @@ def follows(built: Built, state: StreamState, part: SliceState) -> StreamState |
     right because `build` computed them, and what depends on the states is compared here.
     """
     linked = built.prev == state.head and built.revision == state.revision + 1
-    if linked and part.format == FORMAT and state.grants.get(built.grant, (0, b""))[1] == built.signer:
+    if (
+        linked
+        and part.format == FORMAT
+        and not part.sealed
+        and state.grants.get(built.grant, (0, b""))[1] == built.signer
+    ):
         return StreamState(built.commit, built.revision, state.grants)
     return None
 

@@ -5,7 +5,6 @@
 Exits 0 if every record of the export holds, 1 with the finding and its place if not, 2 if there is nothing to read.
 It needs the standard library and PyNaCl: copy the file away and it still runs. The program itself decodes and judges
 every record with these functions, so what an auditor runs cannot drift from it. ``docs/log-format.md`` is the prose.
-
 Sources: RFC 8032 (Ed25519), RFC 6962 section 2.1 (Merkle tree), RFC 5869 (HKDF, used by writers only).
 """
 
@@ -25,16 +24,13 @@ from nacl.exceptions import CryptoError
 
 FORMATS = frozenset({0})
 MAX_RECORD, MAX_EVENTS, MAX_ATTACHMENTS, MAX_GRANTS, MAX_ISSUERS = 1_000_000, 1_000, 16, 256, 64
-MAX_STREAM, MAX_TYPE, MAX_META = 200, 64, 4_096
+MAX_STREAM, MAX_TYPE, MAX_META, EXPORT_MAGIC, ZERO = 200, 64, 4_096, b"agent-party export 0\n", bytes(32)
 (DATA, CONTROL), (OWNER, WRITER), (PLAIN, AES_GCM) = (1, 2), (1, 2), (0, 1)
-ZERO, EXPORT_MAGIC = bytes(32), b"agent-party export 0\n"
-
 STREAM = re.compile(rb"[a-z][a-z0-9-]{0,31}(/[A-Za-z0-9._~-]{1,64}){1,6}", re.ASCII)
 EVENT_TYPE = re.compile(rb"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+", re.ASCII)
 SLICE_STREAM = re.compile(rb"keys/(0|[1-9][0-9]{0,4})", re.ASCII)
-SLICE_CONTROLS = {b"certify": 32, b"revoke": 32, b"upgrade": 1}  # type → length of its payload
+SLICE_CONTROLS = {b"certify": 32, b"revoke": 32, b"upgrade": 1, b"seal": 4, b"open": 32}  # type → payload length
 CONTROLS = SLICE_CONTROLS | {b"grant": 49, b"fence": 32, b"erase": 16}
-
 FIXED = struct.Struct(">BBHQHQ32s32s32s16s32s")
 AFTER_TYPE = {b"\0": struct.Struct(">HB0s0sIB"), b"\1": struct.Struct(">HB16s32sIB")}  # by cipher suite
 COMMIT_TAG, SIGN_TAG, EVENT_TAG, LOG_TAG, SLICE_TAG, GENESIS_TAG = (
@@ -194,8 +190,7 @@ def parse_header(data: bytes) -> Header:
     stream, flags = read.stream(), read.number(1)
     if flags & ~0b111111 or (kind == CONTROL and flags & 0b110000):
         raise Malformed("flags that do not exist")
-    digest = read.take(16) if flags & 1 else b""
-    correlation = read.take(16) if flags & 2 else b""
+    digest, correlation = read.take(16) if flags & 1 else b"", read.take(16) if flags & 2 else b""
     authority = read.take(32) if flags & 4 else b""
     cause = Cause(read.stream(), read.number(8), read.number(2), read.take(32)) if flags & 8 else None
     salt = read.take(32) if flags & 16 else b""
@@ -266,10 +261,12 @@ def beginning(log: Identity, stream: bytes) -> StreamState:
 
 
 class SliceState(NamedTuple):
-    """What the rule remembers of a slice. ``issuers``: commit hash of each certificate in force → key."""
+    """A slice. ``issuers``: certificates in force → key. ``sealed``: by this seal. ``lane``: where a seal sent it."""
 
     issuers: Mapping[bytes, bytes] = {}
     format: int = 0
+    sealed: bytes = b""
+    lane: int = -1
 
 
 class Verdict(NamedTuple):
@@ -296,6 +293,8 @@ def judge(log: Identity, part: SliceState, state: StreamState, record: Record, *
         finding = "wrong-slice"
     elif header.format != part.format:
         finding = "wrong-format"
+    elif part.sealed and not (control and SLICE_STREAM.fullmatch(header.stream)):
+        finding = "sealed"
     elif not key:
         finding = "no-grant"
     elif not control and header.revision <= state.revision:
@@ -318,8 +317,10 @@ def judge(log: Identity, part: SliceState, state: StreamState, record: Record, *
 
 def _obey(part: SliceState, state: StreamState, record: Record, event: Event) -> tuple[str, StreamState, SliceState]:
     """What a control commit changes, or why it may not."""
-    header, kind, payload, grants, issuers = record.header, event.type, event.payload, state.grants, part.issuers
+    header, kind, payload, grants, issuers = record.header, event.type, event.payload, state.grants, dict(part.issuers)
     of_slice, of_inbox = bool(SLICE_STREAM.fullmatch(header.stream)), header.stream.startswith(b"inbox/")
+    if part.sealed and kind != b"open":
+        return "sealed", state, part
     allowed = (kind in SLICE_CONTROLS) == of_slice and (header.grant == ZERO or not of_slice)
     if kind == b"fence" and allowed:  # whatever the head is, and without moving it
         left = {grant: held for grant, held in grants.items() if grant != payload}
@@ -332,22 +333,22 @@ def _obey(part: SliceState, state: StreamState, record: Record, event: Event) ->
         allowed = allowed and len(issuers) < MAX_ISSUERS and key_is_sound(payload)
         part = part._replace(issuers={**issuers, record.commit: payload})
     elif kind == b"revoke":
-        allowed = allowed and payload in issuers
-        part = part._replace(issuers={commit: key for commit, key in issuers.items() if commit != payload})
+        allowed = allowed and issuers.pop(payload, None) is not None
+        part = part._replace(issuers=issuers)
     elif kind == b"upgrade":
-        allowed = allowed and payload[0] > part.format
-        part = part._replace(format=payload[0])
+        allowed, part = allowed and payload[0] > part.format, part._replace(format=payload[0])
+    elif kind == b"seal":
+        part = part._replace(sealed=record.commit, lane=int.from_bytes(payload))
+    elif kind == b"open":
+        allowed, part = allowed and payload == part.sealed, part._replace(sealed=b"")
     finding = "not-allowed" if not allowed else "" if header.prev == state.head else "unlinked"
     return finding, StreamState(record.commit, state.revision, grants), part
 
 
 def check_export(data: bytes, root: bytes, log_id: bytes | None = None) -> dict[str, object]:
     """Judge every record of an export. The answer holds ``finding`` (empty if all holds), ``at`` and counts."""
-    streams: dict[bytes, StreamState] = {}
-    parts: dict[int, SliceState] = {}
-    at: dict[str, object] = {"record": 0}
-    last: tuple[int, int, bytes] = (0, 0, b"")
-    commits = count = keys = 0
+    streams, parts = dict[bytes, StreamState](), dict[int, SliceState]()
+    at, last, commits, count, keys = dict[str, object](record=0), (0, 0, b""), 0, 0, 0
 
     def found(finding: str, **more: object) -> dict[str, object]:
         return {"finding": finding, "at": at, "commits": commits, "events": count, "streams": len(streams), **more}
@@ -363,8 +364,7 @@ def check_export(data: bytes, root: bytes, log_id: bytes | None = None) -> dict[
             record = parse(read.take(size))
             stream, part = (header := record.header).stream, header.slice
             at |= {"stream": stream.decode(), "revision": header.revision}
-            state = streams.get(stream) or beginning(log, stream)
-            verdict = judge(log, parts.get(part, SliceState()), state, record)
+            verdict = judge(log, parts.get(part, SliceState()), streams.get(stream) or beginning(log, stream), record)
             of_slice, keys = bool(SLICE_STREAM.fullmatch(stream)), keys if part == last[0] else 0
             place = (part, keys + of_slice, b"" if of_slice else stream)
             if verdict.finding or place < last:
@@ -391,8 +391,8 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         print(f"verify.py: {error}", file=sys.stderr)
         return 2
-    shown = {"not_shown": "whether later records were cut off; when any was written"} if not report["finding"] else {}
-    print(json.dumps(report | shown))
+    not_shown = "whether later records were cut off; when any was written"
+    print(json.dumps(report | ({} if report["finding"] else {"not_shown": not_shown})))
     return 1 if report["finding"] else 0
 
 

@@ -49,6 +49,9 @@ _NAMES = """WITH RECURSIVE name(stream) AS (
     FROM name WHERE stream IS NOT NULL LIMIT ?4)
     SELECT name.stream, position, state, seal FROM name LEFT JOIN state USING (stream) WHERE name.stream IS NOT NULL"""
 _ROW = (int, int, int, int, bytes, int, bytes)
+_PART = tuple[dict[bytes, bytes], int, bytes, int, list[bytes]]
+_LAYOUT = b"2"
+"""Another layout of what is sealed has another seal, so that a file of it counts as damaged and is made anew."""
 _OF_THE_STORE = (StoreBusyError, StoreFullError, StoreReadOnlyError)
 
 
@@ -89,7 +92,7 @@ class IndexFile:
         return translated if isinstance(translated, _OF_THE_STORE) else IndexDamaged(f"{self.path}: {error}")
 
     def _seal(self, *parts: object) -> bytes:
-        message = self._log_id + msgspec.msgpack.encode(parts)
+        message = _LAYOUT + self._log_id + msgspec.msgpack.encode(parts)
         return hmac.digest(self._secret, message, "sha256")[:16]
 
     def _all(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -145,11 +148,8 @@ class IndexFile:
         parts = {}
         for part, size, state, seal in self._all("SELECT part, size, state, seal FROM part"):
             self._check(seal, "part", part, size, state)
-            issuers, form, peaks = msgspec.msgpack.decode(
-                bytes(state),
-                type=tuple[dict[bytes, bytes], int, list[bytes]],
-            )
-            parts[part] = (SliceState(issuers, form), Tree(size, peaks))
+            issuers, form, sealed, lane, peaks = msgspec.msgpack.decode(bytes(state), type=_PART)
+            parts[part] = (SliceState(issuers, form, sealed, lane), Tree(size, peaks))
         return parts
 
     def state(self, stream: bytes) -> tuple[StreamState, int] | None:
@@ -237,7 +237,8 @@ class IndexFile:
                     self._db.execute("INSERT OR REPLACE INTO state VALUES (?,?,?,?)", values)
             for part, (state_, tree) in parts.items():
                 if tree.size > behind.get(part, 0):
-                    packed = msgspec.msgpack.encode((dict(state_.issuers), state_.format, tree.peaks))
+                    kept = (dict(state_.issuers), state_.format, state_.sealed, state_.lane, tree.peaks)
+                    packed = msgspec.msgpack.encode(kept)
                     self._db.execute(
                         "INSERT OR REPLACE INTO part VALUES (?,?,?,?)",
                         (part, tree.size, packed, self._seal("part", part, tree.size, packed)),

@@ -6,10 +6,12 @@
 from collections.abc import Iterator
 
 from tests.logs.bad_bytes import bodies, controls, files, frames, headers, places
-from tests.logs.bad_rules import chains, ended, grants, keys, limits, rights, signatures
+from tests.logs.bad_rules import chains, ended, grants, keys, limits, rights, seals, signatures
 from tests.logs.scene import Bad, Scene
 
-GROUPS = (files, frames, headers, bodies, controls, places, grants, ended, chains, signatures, keys, rights, limits)
+GROUPS = (
+    files, frames, headers, bodies, controls, places, grants, ended, chains, seals, signatures, keys, rights, limits
+)  # fmt: skip
 
 
 def bad_logs() -> Iterator[Bad]:

@@ -97,6 +97,41 @@ def chains(scene: Scene) -> Iterator[Bad]:
     yield from bad(scene, "malformed", 9, format_that_came_by_upgrade=scene.framed([*raws, upgrade, new]))
 
 
+def seals(scene: Scene) -> Iterator[Bad]:
+    """What may not stand in a sealed slice, and seals that do not open."""
+    making, raws, issuer = scene.making, scene.raws, scene.making.issuer
+    certificate, public = making.certificate(b"note/a"), making.new_key().public
+    seal = making.controlling(b"keys/0", b"seal", bytes(4))
+    mark = parse(seal).commit
+    after = {
+        "data_after_a_seal": scene.next_a(),
+        "grant_after_a_seal": making.controlling(b"note/c", b"grant", b"\1" + public + bytes(16)),
+        "fence_after_a_seal": making.controlling(b"note/a", b"fence", scene.a.grant, prev=scene.a.grant),
+        "certificate_after_a_seal": making.controlling(b"keys/0", b"certify", public, prev=mark),
+        "seal_after_a_seal": making.controlling(b"keys/0", b"seal", bytes(4), prev=mark),
+        "open_on_another_stream": making.controlling(b"note/a", b"open", mark),
+    }
+    yield from bad(scene, "sealed", 9, **{name: scene.framed([*raws, seal, raw]) for name, raw in after.items()})
+    opens = {
+        "open_of_another_seal": making.controlling(b"keys/0", b"open", bytes(32), prev=mark),
+        "open_by_an_issuer": making.controlling(b"keys/0", b"open", mark, prev=mark, key=issuer, grant=certificate),
+    }
+    yield from bad(scene, "not-allowed", 9, **{name: scene.framed([*raws, seal, raw]) for name, raw in opens.items()})
+    behind = making.controlling(b"keys/0", b"open", mark)
+    yield from bad(scene, "unlinked", 9, open_that_names_an_older_head=scene.framed([*raws, seal, behind]))
+    opened = making.controlling(b"keys/0", b"open", mark, prev=mark)
+    twice = making.controlling(b"keys/0", b"open", mark, prev=parse(opened).commit)
+    yield from bad(scene, "not-allowed", 10, opened_twice=scene.framed([*raws, seal, opened, twice]))
+    unsealed = {
+        "open_of_what_is_not_sealed": (b"keys/0", b"open", bytes(32), None),
+        "seal_by_an_issuer": (b"keys/0", b"seal", bytes(4), issuer),
+    }
+    for name, (stream, kind, payload, key) in unsealed.items():
+        raw = making.controlling(stream, kind, payload, key=key, grant=certificate if key else None)
+        yield from bad(scene, "not-allowed", 8, **{name: scene.framed([*raws, raw])})
+    yield from bad(scene, "not-allowed", 5, seal_elsewhere=scene.plus(making.controlling(b"note/a", b"seal", bytes(4))))
+
+
 def signatures(scene: Scene) -> Iterator[Bad]:
     """Signatures that do not hold."""
     raw, key, making = scene.next_a(), scene.a.key, scene.making

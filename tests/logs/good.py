@@ -246,3 +246,28 @@ def times_that_jump_back() -> Making:
     for time in (2**64 - 1, 0, 5):
         making.add(altered(making.data(holder), holder.key, time=time))
     return making
+
+
+@good
+def sealed_and_opened() -> Making:
+    """Slice 0 goes to another lane, and to a third, and on with all that it holds; slice 1 never stops."""
+    making = Making(24, slices=2)
+    holder, other = making.grant(b"note/b"), making.grant(b"note/a")
+    assert [parse(raw).header.slice for raw in making.records[-2:]] == [0, 1]
+    for lane in (7, 2**32 - 1):
+        making.append(holder)
+        seal = making.add(making.controlling(b"keys/0", b"seal", lane.to_bytes(4)))
+        making.append(other)
+        making.add(making.controlling(b"keys/0", b"open", seal))
+        making.append(holder)
+    making.fence(holder)
+    making.append(making.grant(b"note/b"))
+    return making
+
+
+@good
+def sealed_at_the_end() -> Making:
+    making = Making(25)
+    making.append(making.grant(b"note/a"))
+    making.add(making.controlling(b"keys/0", b"seal", bytes(4)))
+    return making

@@ -19,7 +19,8 @@ D = -121665 * pow(121666, -1, P) % P
 NAME = re.compile(rb"[a-z][a-z0-9-]{0,31}(?:/[A-Za-z0-9._~-]{1,64}){1,6}")
 TYPE = re.compile(rb"[a-z][a-z0-9_-]*(?:\.[a-z0-9_-]+)+")
 KEYS = re.compile(rb"keys/(0|[1-9][0-9]{0,4})")
-LENGTHS = {b"certify": 32, b"revoke": 32, b"upgrade": 1, b"grant": 49, b"fence": 32, b"erase": 16}
+OF_SLICES = {b"certify": 32, b"revoke": 32, b"upgrade": 1, b"seal": 4, b"open": 32}
+LENGTHS = {**OF_SLICES, b"grant": 49, b"fence": 32, b"erase": 16}
 Point = tuple[int, int]
 
 
@@ -125,6 +126,7 @@ class Stream:
 class Slice:
     format: int = 0
     epoch: int = 0
+    seal: bytes | None = None
     certificates: dict[bytes, bytes] = field(default_factory=dict)
 
 
@@ -211,6 +213,7 @@ class Reader:
         genesis = Stream(h(b"agent-party genesis\0", self.id, commit.stream))
         stream = self.streams.get(commit.stream, genesis)
         must(commit.format == part.format, "wrong-format")
+        must(part.seal is None or (commit.control and bool(KEYS.fullmatch(commit.stream))), "sealed")
         if commit.control:
             key = self.root if commit.grant == bytes(32) else part.certificates.get(commit.grant)
         else:
@@ -230,7 +233,8 @@ class Reader:
 
     def obey(self, commit: Commit, kind: bytes, payload: bytes, stream: Stream, part: Slice, linked: bool) -> None:
         on_slice_stream, inbox = bool(KEYS.fullmatch(commit.stream)), commit.stream.startswith(b"inbox/")
-        must((kind in (b"certify", b"revoke", b"upgrade")) == on_slice_stream, "not-allowed")
+        must(part.seal is None or kind == b"open", "sealed")
+        must((kind in OF_SLICES) == on_slice_stream, "not-allowed")
         must(not on_slice_stream or commit.grant == bytes(32), "not-allowed")
         if kind == b"fence":
             must(commit.prev == payload and payload in stream.grants, "stale")
@@ -243,6 +247,7 @@ class Reader:
         must(kind != b"certify" or len(part.certificates) < 64, "not-allowed")
         must(kind != b"revoke" or payload in part.certificates, "not-allowed")
         must(kind != b"upgrade" or payload[0] > part.format, "not-allowed")
+        must(kind != b"open" or payload == part.seal, "not-allowed")
         must(linked, "unlinked")
         stream.head = commit.hash
         if kind == b"grant":
@@ -253,6 +258,10 @@ class Reader:
             del part.certificates[payload]
         elif kind == b"upgrade":
             part.format = payload[0]
+        elif kind == b"seal":
+            part.seal = commit.hash
+        elif kind == b"open":
+            part.seal = None
 
 
 def verify(data: bytes, root: bytes) -> tuple[str, dict[str, object]]:

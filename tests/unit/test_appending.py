@@ -64,10 +64,13 @@ OTHERS: list[tuple[Any, SliceState]] = [
     ({"grants": {}}, SliceState()),
     ({"grants": {GRANT: (1, bytes(32))}}, SliceState()),
     ({}, SliceState(format=1)),
+    ({}, SliceState(sealed=b"s" * 32, lane=0)),
 ]
 
 
-@pytest.mark.parametrize(("changed", "part"), OTHERS, ids=["head", "revision", "grant ended", "other key", "format"])
+@pytest.mark.parametrize(
+    ("changed", "part"), OTHERS, ids=["head", "revision", "grant ended", "other key", "format", "sealed"]
+)
 def test_on_other_states_nothing_is_known(changed: dict[str, Any], part: SliceState) -> None:
     state = StreamState(bytes(32), 3, {GRANT: (1, KEY.public)})
     draft = Draft(b"note/a", [Payload(b"note.written", 1, b"x", None)], bytes(16), 0, bytes(32))

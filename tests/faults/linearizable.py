@@ -191,7 +191,7 @@ class _Check:
             self._not_after(number, op.answer, "order", op)
 
     def _conflict(self, op: Append) -> None:
-        if op.revision == op.expected or op.revision > len(self._data) or op.grant not in self._place:
+        if op.revision == op.expected or not 0 <= op.revision <= len(self._data) or op.grant not in self._place:
             self._say("false conflict", op)
             return
         first, last = self._states_at(op.revision)

@@ -10,6 +10,8 @@ EXTRAS := ray kafka neo4j redis s3 graph research models
 PY := .venv/bin/python
 STAMP := .venv/.ready
 ARGS ?=
+# Two processes share the tests (tests/together.py); ARGS="-n 0" runs them in one, for a debugger.
+TOGETHER := -n 2 --no-loadscope-reorder
 
 # uv keeps to the lock file, never fetches an interpreter of its own, and trusts what the system trusts; a
 # certificate bundle that was configured for pip counts for uv too.
@@ -53,10 +55,10 @@ demo: $(STAMP) ## run the demo; ARGS="--yes --json" for one line of JSON
 	.venv/bin/party demo $(ARGS)
 
 test: $(STAMP) ## run every test, once
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(TOGETHER) $(ARGS)
 
 test-unit: $(STAMP) ## run the tests that need no service and no Ray
-	$(PY) -m pytest tests/unit $(ARGS)
+	$(PY) -m pytest tests/unit $(TOGETHER) $(ARGS)
 
 lint: $(STAMP) ## ruff: rules and format
 	$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""The real servers, for the tests that need them."""
+"""The real servers, for the tests that need them; and how the tests are shared out between processes."""
 
 import json
 import os
@@ -7,6 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.services_kit import Services
+from tests.together import Sharing, begun
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Sharing:
+    """The processes share the tests by `tests/together.py`."""
+    return Sharing(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun first."""
+    items.sort(key=lambda item: begun(item.nodeid))
 
 
 @pytest.fixture(scope="session")

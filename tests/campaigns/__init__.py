@@ -15,11 +15,17 @@ RESULTS = Path(__file__).parent / "results"
 
 def commit_here() -> str:
     """The commit of the code that runs, with `-dirty` where it was changed since; empty outside of a clone."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    here = RESULTS.parent
+    head = ["git", "rev-parse", "--short=12", "HEAD"]
+    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS}"]
     try:
-        return subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (head, changed)
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return f"{commit}-dirty" if changes else commit
 
 
 class Result:

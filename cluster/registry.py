@@ -7,7 +7,7 @@ from urllib.parse import quote
 from ..actors.dj import AgentRow, Candidate, Load, TaskRow
 from ..actors.presence import Presence
 from ..projections import task_rows
-from ..projections.projection import Views
+from ..projections.projection import Read, Views, Write
 from ..projections.worker import Worker
 
 _PAGE = 1_000
@@ -16,7 +16,7 @@ _PAGE = 1_000
 class ViewRegistry:
     """Catches up with what was read from the log before it answers."""
 
-    def __init__(self, worker: Worker, views: Views, presence: Presence) -> None:
+    def __init__(self, worker: Worker[Write, Read], views: Views, presence: Presence) -> None:
         self._worker, self._views, self._presence = worker, views, presence
 
     # Agents

@@ -1,18 +1,18 @@
-"""The contract of a projection: a pure function from accepted commits to writes.
+"""The contract of views: documents, by view and key. See `sink` for what is promised about a projection's writes.
 
-The sink applies the writes and moves the projection's checkpoint in one transaction, and only if the stored checkpoint
-is the one the writes were made after: so each commit counts exactly once, whoever crashes when, however many workers
-there are. A projection may look at its own documents: they change only with its checkpoint, so what it saw is what the
-writes are applied to, or nothing is applied. It can be deleted at any time; rebuilt, it is equal by hash.
+A projection may look at its own documents: they change only with its checkpoint, so what it saw is what the writes are
+applied to, or nothing is applied. It can be deleted at any time; rebuilt, it is equal by hash.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..eventstore.reading import Commit
+from .sink import Checkpoint, Letter, Letters, Named, Sink, Sizes
 
-Sizes = dict[int, int]
-"""A checkpoint: for each slice, how many accepted commits were projected."""
+__all__ = ["Add", "Checkpoint", "Delete", "Named", "Projection", "Put", "Read", "Sizes", "Views", "Write"]
+DEAD_LETTERS = "dead-letters"
+"""The view of the dead letters of all projections, by projection and stream."""
 
 
 class Put(NamedTuple):
@@ -44,30 +44,16 @@ Read = Callable[[str, str], Awaitable[Mapping[str, Any]]]
 """A document of the projection by view and key, after the writes of all commits before; empty if there is none."""
 
 
-class Projection(Protocol):
-    """``version`` goes up when `writes` changes: then everything is projected anew."""
-
-    name: str
-    version: int
+class Projection(Named, Protocol):
+    """A projection into views."""
 
     async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
-        """What a commit changes; depends on the commit and on what ``read`` gives, and on nothing else.
-
-        An error here makes a dead letter of the commit, and the projection goes on.
-        """
+        """See `sink.Projection`."""
         ...
 
 
-class Views(Protocol):
-    """Where documents lie, by view and key. See the module's text for what `apply` guarantees."""
-
-    async def checkpoint(self, projection: Projection) -> Sizes:
-        """How far a projection has come; empty if it never ran or is of another version."""
-        ...
-
-    async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
-        """Apply writes and move the checkpoint, at once. False, and nothing done, if it is not at ``before``."""
-        ...
+class Views(Sink[Write, Read], Protocol):
+    """A sink of documents, and what can be asked of it. What is asked is answered from the live sides alone."""
 
     async def get(self, view: str, key: str) -> dict[str, Any] | None:
         """One document."""
@@ -79,14 +65,24 @@ class Views(Protocol):
         """Documents whose keys have a prefix and come after a key, sorted by key."""
         ...
 
-    async def digest(self, projection: Projection) -> str:
-        """SHA-256, hex, over all documents of a projection and its checkpoint."""
+    async def read(self, projection: Named, view: str, key: str) -> dict[str, Any] | None:
+        """One document of a projection, on this side."""
         ...
 
-    async def drop(self, projection: Projection) -> None:
-        """Forget everything about a projection."""
-        ...
+    def beside(self) -> "Views": ...
 
-    async def close(self) -> None:
-        """Let go of the store."""
-        ...
+
+def letter_writes(projection: Named, letters: Letters) -> list[Write]:
+    """Dead letters as documents."""
+    writes: list[Write] = []
+    for stream, letter in letters.items():
+        key = f"{projection.name}/{stream}"
+        writes.append(Delete(DEAD_LETTERS, key))
+        if letter:
+            writes.append(Put(DEAD_LETTERS, key, {"projection": projection.name, **letter._asdict()}))
+    return writes
+
+
+def letter_of(fields: Mapping[str, Any]) -> Letter:
+    """A dead letter from its document."""
+    return Letter(**{name: fields[name] for name in Letter._fields})

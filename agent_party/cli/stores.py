@@ -45,7 +45,7 @@ def _keys(party: "Party") -> Finding:
 
 async def _views(party: "Party", commits: int) -> AsyncIterator[Finding]:
     views, worker = party.stack.views, party.stack.worker
-    lag = commits - sum((await views.checkpoint(worker.projection)).values())
+    lag = commits - sum((await views.checkpoint(worker.projection)).sizes.values())
     after = sum((await worker.catch_up()).values())
     if after < commits:
         advice = f"delete {party.settings.views_path}: it is rebuilt from the log"

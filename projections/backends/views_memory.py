@@ -1,84 +1,129 @@
 """Views in memory: the reference."""
 
-import hashlib
+import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
-import msgspec
+from ..ahead import Digest, Documents, DocumentsAhead, apply_to, touched
+from ..projection import DEAD_LETTERS, Write, letter_of, letter_writes
+from ..sink import MOST_LETTERS, NO_LETTERS, Checkpoint, Id, Letter, Letters, Named, Sizes
 
-from ..projection import Add, Delete, Projection, Put, Sizes, Write
 
-Documents = dict[tuple[str, str], dict[str, Any]]
+class _Kept:
+    """One side of a projection."""
+
+    def __init__(self, checkpoint: Checkpoint, documents: Documents) -> None:
+        self.checkpoint, self.documents = checkpoint, documents
 
 
 class MemoryViews:
     """Lives as long as the object."""
 
     def __init__(self) -> None:
-        self._documents: dict[str, Documents] = {}
-        self._checkpoints: dict[str, tuple[int, Sizes]] = {}
+        self._kept: dict[tuple[str, bool], _Kept] = {}
+        self._live = True
 
-    async def checkpoint(self, projection: Projection) -> Sizes:
-        version, sizes = self._checkpoints.get(projection.name, (projection.version, {}))
-        return dict(sizes) if version == projection.version else {}
+    def beside(self) -> Self:
+        other = copy.copy(self)
+        other._live = False
+        return other
 
-    async def apply(self, projection: Projection, before: Sizes, after: Sizes, writes: Iterable[Write]) -> bool:
-        if await self.checkpoint(projection) != before:
-            return False
-        documents = {} if not before else self._documents.get(projection.name, {})
-        writes = list(writes)
-        touched = {(write.view, write.key) for write in writes}
-        changed = {name: dict(documents[name]) for name in touched & documents.keys()}
+    def _of(self, projection: Named, live: bool | None = None) -> _Kept:
+        side = self._live if live is None else live
+        return self._kept.get((projection.name, side)) or _Kept(Checkpoint(), {})
+
+    async def checkpoint(self, projection: Named) -> Checkpoint:
+        found = self._of(projection).checkpoint
+        return found._replace(sizes=dict(found.sizes))
+
+    async def apply(
+        self,
+        projection: Named,
+        before: Checkpoint,
+        after: Sizes,
+        writes: Iterable[Write],
+        letters: Letters = NO_LETTERS,
+    ) -> Checkpoint | None:
+        kept = self._of(projection)
+        stands = kept.checkpoint
+        if stands.turn != before.turn:
+            return None
+        writes = [*writes, *letter_writes(projection, letters)]
+        documents = kept.documents if stands.sizes else {}
+        names = touched(writes)
+        changed = {name: dict(documents[name]) for name in names if name in documents}
         for write in writes:
             apply_to(changed, write)
-        for name in touched - changed.keys():
+        for name in names:
             documents.pop(name, None)
-        self._documents[projection.name] = documents | changed
-        self._checkpoints[projection.name] = (projection.version, dict(after))
-        return True
+        documents.update(changed)
+        now = Checkpoint(dict(after), stands.turn + 1, projection.version, stands.paused)
+        self._kept[projection.name, self._live] = _Kept(now, documents)
+        return now
+
+    def ahead(self, projection: Named, before: Checkpoint) -> DocumentsAhead:
+        return DocumentsAhead(projection, self if before.sizes else None)
+
+    async def read(self, projection: Named, view: str, key: str) -> dict[str, Any] | None:
+        found = self._of(projection).documents.get((view, key))
+        return None if found is None else dict(found)
 
     async def get(self, view: str, key: str) -> dict[str, Any] | None:
-        return next((dict(d[view, key]) for d in self._documents.values() if (view, key) in d), None)
+        live = (kept.documents for (_, live), kept in self._kept.items() if live)
+        return next((dict(documents[view, key]) for documents in live if (view, key) in documents), None)
 
     async def scan(
         self, view: str, prefix: str = "", limit: int = 10_000, after: str = ""
     ) -> list[tuple[str, dict[str, Any]]]:
         found = [
             (key, dict(fields))
-            for documents in self._documents.values()
-            for (name, key), fields in documents.items()
+            for (_, live), kept in self._kept.items()
+            if live
+            for (name, key), fields in kept.documents.items()
             if name == view and key.startswith(prefix) and key > after
         ]
         return sorted(found, key=lambda item: item[0])[:limit]
 
-    async def digest(self, projection: Projection) -> str:
-        documents = self._documents.get(projection.name, {})
-        return digest_of(await self.checkpoint(projection), sorted(documents.items()))
+    async def letters(self, projection: Named) -> dict[str, Letter]:
+        documents = self._of(projection).documents
+        found = [letter_of(fields) for (view, _), fields in sorted(documents.items()) if view == DEAD_LETTERS]
+        return {letter.stream: letter for letter in found[:MOST_LETTERS]}
 
-    async def drop(self, projection: Projection) -> None:
-        self._documents.pop(projection.name, None)
-        self._checkpoints.pop(projection.name, None)
+    async def digest(self, projection: Named) -> str:
+        kept = self._of(projection)
+        digest = Digest(kept.checkpoint.sizes)
+        for (view, key), fields in sorted(kept.documents.items()):
+            digest.add(view, key, fields)
+        return digest.hex()
+
+    async def items(self, projection: Named, after: Id = (), limit: int = 1_000) -> list[tuple[Id, Any]]:
+        found: list[tuple[Id, Any]] = sorted(self._of(projection).documents.items())
+        return [(name, dict(fields)) for name, fields in found if name > after][:limit]
+
+    async def drop(self, projection: Named) -> None:
+        self._set(projection, Checkpoint(), {}, self._live)
+
+    def _set(self, projection: Named, checkpoint: Checkpoint, documents: Documents, live: bool) -> None:
+        """What stands now, a turn later; paused if it was."""
+        was = self._of(projection, live).checkpoint
+        now = checkpoint._replace(turn=was.turn + 1, paused=was.paused)
+        self._kept[projection.name, live] = _Kept(now, documents)
+
+    async def pause(self, projection: Named, reason: str) -> None:
+        kept = self._of(projection)
+        now = kept.checkpoint._replace(turn=kept.checkpoint.turn + 1, paused=reason)
+        self._kept[projection.name, self._live] = _Kept(now, kept.documents)
+
+    async def swap(self, projection: Named, live: Checkpoint, scratch: Checkpoint) -> bool:
+        new = self._of(projection, live=False)
+        if (self._of(projection, live=True).checkpoint.turn, new.checkpoint.turn) != (live.turn, scratch.turn):
+            return False
+        self._set(projection, new.checkpoint, new.documents, live=True)
+        self._set(projection, Checkpoint(), {}, live=False)
+        return True
+
+    async def projections(self) -> list[str]:
+        return sorted(name for (name, live), kept in self._kept.items() if live == self._live and kept.checkpoint.sizes)
 
     async def close(self) -> None:
         return
-
-
-def apply_to(documents: Documents, write: Write) -> None:
-    """Apply one write to documents in memory."""
-    match write:
-        case Put(view, key, fields):
-            merged = {**documents.get((view, key), {}), **fields}
-            documents[view, key] = {name: value for name, value in merged.items() if value is not None}
-        case Add(view, key, field, amount):
-            document = documents.setdefault((view, key), {})
-            document[field] = document.get(field, 0) + amount
-        case Delete(view, key):
-            documents.pop((view, key), None)
-
-
-def digest_of(sizes: Sizes, documents: Iterable[tuple[tuple[str, str], dict[str, Any]]]) -> str:
-    """SHA-256 over a checkpoint and sorted documents."""
-    state = hashlib.sha256(msgspec.msgpack.encode(sorted(sizes.items())))
-    for (view, key), fields in documents:
-        state.update(msgspec.msgpack.encode((view, key, sorted(fields.items()))))
-    return state.hexdigest()

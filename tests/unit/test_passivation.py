@@ -201,7 +201,7 @@ async def test_a_round_does_not_look_at_those_that_wait(world: World, monkeypatc
         await waiting(process, task)
     await at_rest(process, *tasks)
     seen: list[str] = []
-    views, log = process.worker.views, process.log
+    views, log = process.views, process.log
     scan, state = views.scan, log.state
 
     async def scanned(view: str, *args: Any, **options: Any) -> Any:

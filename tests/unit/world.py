@@ -28,6 +28,7 @@ from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.snapshots import Snapshots
 from agent_party.projections.agents_and_tasks import AgentsAndTasks
 from agent_party.projections.backends.views_memory import MemoryViews
+from agent_party.projections.projection import Read, Write
 from agent_party.projections.worker import Worker
 from agent_party.testing.lives import Life
 from agent_party.testing.world import folder
@@ -55,8 +56,9 @@ class Process:
         self.world, self.life, self.tape, self.log = world, life, life.tape, log
         self.presence = life.presence(world.ambient.random(16))
         self.snapshots = Snapshots(world.folder / "snapshots.db", log.identity.log_id, log.keys, log.ambient)
-        self.worker = Worker(log, AgentsAndTasks(), MemoryViews())
-        self.registry = ViewRegistry(self.worker, self.worker.views, self.presence)
+        self.views = MemoryViews()
+        self.worker: Worker[Write, Read] = Worker(log, AgentsAndTasks(), self.views)
+        self.registry = ViewRegistry(self.worker, self.views, self.presence)
         self.host = Host(log, self.registry, self.presence, self.snapshots)
         self.doorman = Doorman(log, self.presence.holder)
 

@@ -4,6 +4,7 @@ from ..actors.errors import ConfigurationError
 from ..eventstore.backends.blob_folder import FolderBlobs
 from ..eventstore.backends.sqlite import SqliteTape
 from ..eventstore.blobs import Blobs
+from ..eventstore.errors import StoreError
 from ..eventstore.tape import Tape
 from ..projections.backends.views_sqlite import SqliteViews
 from ..projections.projection import Views
@@ -24,6 +25,8 @@ def open_blobs(settings: Settings) -> Blobs:
     match scheme_of(settings.blobs):
         case "" | "file":
             return FolderBlobs(settings.blobs_path)
+        case "s3":
+            return _s3(settings.blobs)
         case scheme:
             raise _not_yet("blobs", scheme)
 
@@ -35,6 +38,19 @@ def open_views(settings: Settings, log_id: bytes) -> Views:
             return SqliteViews(settings.views_path, log_id)
         case scheme:
             raise _not_yet("views", scheme)
+
+
+def _s3(url: str) -> Blobs:
+    try:
+        from ..eventstore.backends.blob_s3 import S3Blobs
+    except ImportError as error:
+        raise ConfigurationError(
+            f"blobs on s3:// need minio, which cannot be imported ({error}): pip install 'agent-party-runtime[s3]'"
+        ) from error
+    try:
+        return S3Blobs(url)
+    except StoreError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _not_yet(setting: str, scheme: str) -> ConfigurationError:

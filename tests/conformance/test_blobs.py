@@ -4,7 +4,7 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,11 @@ import pytest
 from agent_party.eventstore import blobs as blobs_module
 from agent_party.eventstore.backends.blob_folder import FolderBlobs
 from agent_party.eventstore.backends.blob_memory import MemoryBlobs
+from agent_party.eventstore.backends.blob_s3 import S3Blobs
 from agent_party.eventstore.blobs import Blobs
 from agent_party.eventstore.errors import BlobError, StoreError, StoreFullError, StoreReadOnlyError
+from tests.s3_kit import new_bucket, overwrite
+from tests.services_kit import Services
 
 Damage = Callable[[bytes], None]
 
@@ -71,6 +74,77 @@ class BlobsContract:
         with pytest.raises(BlobError, match="in parts"):
             await blobs.put(name_of(bytes(1_001)), bytes(1_001))
         assert not await blobs.has(name_of(bytes(1_001)))
+
+    async def test_sizes_and_ages_are_told(self, blobs: Blobs) -> None:
+        await blobs.put(name_of(b"12345"), b"12345")
+        (found,) = [one async for one in blobs.stored()]
+        assert (found.name, found.size) == (name_of(b"12345"), 5)
+        assert -2 < found.age < 60
+
+    async def test_what_is_set_aside_is_got_but_not_named(self, blobs: Blobs) -> None:
+        name = name_of(b"content")
+        await blobs.put(name, b"content")
+        await blobs.set_aside(name, "one")
+        assert [n async for n in blobs.names()] == []
+        assert [found async for found in blobs.aside()] == [(name, "one")]
+        assert await blobs.has(name)
+        assert await blobs.get(name) == b"content"
+
+    async def test_what_is_set_aside_is_put_anew(self, blobs: Blobs) -> None:
+        """Nobody who puts relies on what a sweep is about to delete."""
+        name = name_of(b"content")
+        await blobs.put(name, b"content")
+        await blobs.set_aside(name, "one")
+        await blobs.put(name, b"content")
+        await blobs.set_aside(name, "two")
+        await blobs.put(name, b"content")
+        await blobs.drop(name, "one")
+        assert [found async for found in blobs.aside()] == [(name, "two")]
+        await blobs.drop(name, "two")
+        assert await blobs.get(name) == b"content"
+
+    async def test_what_was_set_aside_comes_back(self, blobs: Blobs) -> None:
+        name = name_of(b"content")
+        await blobs.put(name, b"content")
+        await blobs.set_aside(name, "one")
+        await blobs.bring_back(name, "one")
+        assert [n async for n in blobs.names()] == [name]
+        assert [found async for found in blobs.aside()] == []
+
+    async def test_what_is_dropped_is_gone(self, blobs: Blobs) -> None:
+        name = name_of(b"content")
+        await blobs.put(name, b"content")
+        await blobs.set_aside(name, "one")
+        await blobs.drop(name, "one")
+        assert not await blobs.has(name)
+        with pytest.raises(BlobError, match=name.hex()):
+            await blobs.get(name)
+
+    async def test_moving_what_is_not_there_is_nothing(self, blobs: Blobs) -> None:
+        name = name_of(b"never")
+        await blobs.put(name_of(b"other"), b"other")
+        await blobs.set_aside(name, "one")
+        await blobs.bring_back(name, "one")
+        await blobs.drop(name, "one")
+        assert not await blobs.has(name)
+
+    async def test_notes(self, blobs: Blobs) -> None:
+        assert await blobs.notes("") == {}
+        assert await blobs.note("a/1", b"one", new=True)
+        assert not await blobs.note("a/1", b"other", new=True)
+        assert await blobs.note("b", b"")
+        assert await blobs.notes("") == {"a/1": b"one", "b": b""}
+        assert await blobs.note("a/1", b"changed")
+        assert await blobs.notes("a/") == {"a/1": b"changed"}
+        await blobs.remove_note("a/1")
+        await blobs.remove_note("a/1")
+        assert await blobs.notes("") == {"b": b""}
+        assert [n async for n in blobs.names()] == []
+
+    async def test_a_new_note_is_left_by_one(self, blobs: Blobs) -> None:
+        left = await asyncio.gather(*(blobs.note("who", bytes([n]), new=True) for n in range(6)))
+        assert sum(left) == 1
+        assert (await blobs.notes(""))["who"] == bytes([left.index(True)])
 
 
 class TestMemoryBlobs(BlobsContract):
@@ -130,3 +204,16 @@ class TestFolderBlobs(BlobsContract):
             with pytest.raises(error):
                 await blobs.put(name_of(b"content"), b"content")
         assert not await blobs.has(name_of(b"content"))
+
+
+class TestS3Blobs(BlobsContract):
+    @pytest.fixture
+    async def blobs(self, services: Services) -> AsyncIterator[Blobs]:
+        blobs = S3Blobs(services.blobs(new_bucket()))
+        yield blobs
+        await blobs.close()
+
+    @pytest.fixture
+    def damage(self, blobs: Blobs) -> Damage:
+        assert isinstance(blobs, S3Blobs)
+        return lambda name: overwrite(blobs, name, b"other")

@@ -105,9 +105,10 @@ async def cut(folder: Path, kills: int, seed: int) -> Counter[str]:
         clean, effects, points = await once(party, folder, "clean", 0)
         assert len(points) > 60
         for kill in range(kills):
-            value, executed, _ = await once(party, folder, f"cut {kill}", rng.randrange(1, len(points) - 5))
+            run = f"cut {kill}"
+            value, executed, _ = await once(party, folder, run, rng.randrange(1, len(points) - 5))
             assert not (folder / "plan.json").exists(), "nothing was killed"
-            assert value == clean
+            assert value == clean, f"{run} of seed {seed}: {value} instead of {clean}"
             assert set(executed) == set(effects)
             extra = sum((executed - effects).values())
             assert extra <= 3, f"{executed - effects} ran again after one kill"  # three run at once, at most

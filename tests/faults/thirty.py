@@ -60,7 +60,7 @@ def agents(note: Note = quiet, hour: float = 3600) -> list[Agent]:
         ways = {"west": 2, "east": 1}
         legs = await asyncio.gather(*(task.ask("leg.walk", name=name, hours=ways[name]) for name in ways))
         await task.memory.set("legs", legs)
-        winner, _ = await task.first(task.sleep(200 * hour), task.signal("hurry"))
+        winner, _ = await task.first(task.sleep(20_000 * hour), task.signal("hurry"))
         try:
             await task.within(hour / 6, task.signal("never"))
         except TimeoutError:

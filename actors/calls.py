@@ -9,12 +9,13 @@ from ..eventstore.verify import Cause
 from .activation import load
 from .cell import TaskCell
 from .decider import stream_of
-from .errors import DeadlineError, MovedError, SettledError, UnknownTaskError
+from .errors import DeadlineError, MovedError, RefusedError, SettledError, UnknownTaskError
 from .events import Answered, Received, Requested, Sent
 from .inbox import leave
 from .past import LogPast, recorded
 from .runtime import DEADLINE
 from .task_state import TASK, TaskState
+from .versions import chosen, lacking
 
 if TYPE_CHECKING:
     from .host import Host
@@ -106,7 +107,7 @@ class Calls:
         try:
             async with asyncio.timeout(deadline):
                 with contextlib.suppress(SettledError):
-                    while cell := await self._awake(task):
+                    while not await self._is_left_alone(task) and (cell := await self._awake(task)):
                         cell.callers += 1
                         try:
                             return await cell.messages.query(name, given)
@@ -119,16 +120,28 @@ class Calls:
             raise DeadlineError(f"task {task} did not answer within {deadline:g} s: ask again") from None
 
     async def _rehearsed(self, task: str, name: str, given: bytes) -> bytes:
-        """The answer of a task that has finished, or lives elsewhere: its handler goes over what is recorded of it."""
+        """The answer of a task that has finished, lives elsewhere, or whose agent is paused: its handler goes over what
+        is recorded of it."""
         from .rehearsal import answer
 
         past = LogPast(self._host.log)
         before = await recorded(past, task)
-        if self._host.handler_for(before.state):
+        if chosen(self._host.code, before.state):
             return await answer(before, self._host.code, past, name, given)
         if before.ending:
             raise SettledError(f"task {task} has finished, and its code is not here: ask where it is")
-        raise MovedError(f"task {task} is live in another process: ask there")
+        holder = await self._host.doorman.holder_of(stream_of("task", task))
+        if holder != self._host.presence.holder and self._host.lives(holder):
+            raise MovedError(f"task {task} is live in another process: ask there")
+        raise RefusedError(f"task {task} waits for {lacking(before.state)}: ask again when its code has joined")
+
+    async def _is_left_alone(self, task: str) -> bool:
+        """Whether an agent here leaves a task alone for now, paused or drained: a question does not take it up."""
+        host = self._host
+        if task in host.cells or not host.lifecycle.is_reluctant:
+            return False
+        state = (await load(host.log, TASK, stream_of("task", task), snapshots=host.snapshots)).state
+        return bool(state.status) and not host.handler_for(state) and bool(host.lifecycle.lacking(state, host.code))
 
     async def _awake(self, task: str) -> TaskCell | None:
         """A task, live here; None if it lives elsewhere. `SettledError` for one that has finished."""

@@ -59,6 +59,11 @@ class Lifecycle:
         known = self._known.get(agent)
         return known is not None and known.state.phase == "paused"
 
+    @property
+    def is_reluctant(self) -> bool:
+        """Whether any agent here does not go on with all of its tasks."""
+        return any(known.state.draining or known.state.phase != "running" for known in self._known.values())
+
     def draining(self) -> list[str]:
         """The agents that only finish what they have begun."""
         return [name for name, known in self._known.items() if known.state.draining and known.state.phase != "paused"]

@@ -11,7 +11,14 @@ from .agent import Agent
 from .decider import stream_of
 from .delegation import cause_of, child_id
 from .effects import CurrentStep, Trial
-from .errors import DeadlineError, MailboxFullError, MovedError, SettledError, UnknownTaskError
+from .errors import (
+    DeadlineError,
+    MailboxFullError,
+    MovedError,
+    RuntimeUnavailableError,
+    SettledError,
+    UnknownTaskError,
+)
 from .events import Attempted, Failure, Held, Received, Requested, Settled, Source
 from .packing import failure_of, name_of
 from .people import Roles
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from .cell import TaskCell
 
 T = TypeVar("T")
-_OURS = (AppendError, LogError, StoreError, MovedError, MailboxFullError, DeadlineError)
+_OURS = (AppendError, LogError, StoreError, MovedError, MailboxFullError, DeadlineError, RuntimeUnavailableError)
 """What keeps this process from going on with a task, and says nothing about the task."""
 
 

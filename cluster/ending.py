@@ -1,6 +1,8 @@
 """An end in good order: SIGTERM lets the effects in flight end and passivates the rest, where that is possible."""
 
 import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - its own end is registered when it is imported: ours comes first
 import contextlib
 import os
 import signal
@@ -44,3 +46,13 @@ def drains_on_sigterm(host: Host) -> Callable[[], None]:
             loop.remove_signal_handler(signal.SIGTERM)
 
     return undo
+
+
+def before_threads_end(call: Callable[[], None]) -> None:
+    """Have something called when this program ends in good order, while its threads and executors still work.
+
+    What `atexit` is given comes too late for that: by then executors take nothing more, and whatever a task begins
+    would fail for it.
+    """
+    register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
+    register(call)

@@ -28,6 +28,7 @@ from ..actors.streaming import Piece
 from ..actors.task_state import TASK
 from ..eventstore.ambient import readable_id
 from ..eventstore.verify import Cause
+from .ending import LIMIT, before_threads_end
 from .placement import Placement, Remote
 from .remote_steps import on_ray
 from .settings import Settings
@@ -46,6 +47,7 @@ class HostActor:
         self._stopped = False
         threading.Thread(target=self._loop.run_forever, name="host", daemon=True).start()
         self._ready: Future[None] = asyncio.run_coroutine_threadsafe(self._start(), self._loop)
+        before_threads_end(self._end)
 
     async def _start(self) -> None:
         self._stack = await open_stack(self._settings)
@@ -116,6 +118,16 @@ class HostActor:
         if not self._stopped:
             self._stopped = True
             await self._do(self._stop())
+
+    def _end(self) -> None:
+        """This process was told to end: Ray has let go of it by now, and starts another one for the same host."""
+        if not self._stopped and self._ready.done() and not self._ready.exception():
+            self._stopped = True
+            asyncio.run_coroutine_threadsafe(self._drain_and_stop(), self._loop).result(2 * LIMIT)
+
+    async def _drain_and_stop(self) -> None:
+        await self._host.drain(LIMIT)
+        await self._stop()
 
     async def _stop(self) -> None:
         await self._host.close()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent_party import Agent, Party, Task
+from agent_party.actors.events import Attempted
+from agent_party.cluster.ray_runtime import RayRuntime
 
 slow = Agent("slow")
 PROGRAM = """
@@ -70,3 +72,19 @@ def test_a_program_that_is_told_to_end(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert asyncio.run(go_on()) == 3
     assert ledger.read_text(encoding="ascii").splitlines() == WHOLE, "nothing was done twice"
+
+
+async def test_a_host_on_ray_that_is_told_to_end(place: Path) -> None:
+    ledger = place / "ledger"
+    async with Party.open(agents=[slow], runtime="ray", hosts=1) as party:
+        assert isinstance(party.runtime, RayRuntime)
+        hosts = party.runtime.placement
+        pid = int(await hosts.call(hosts.pooled(0), "ready"))
+        task = await party.ask(work, ledger=str(ledger))
+        await asyncio.to_thread(_wait_for, ledger, "begins 1")
+        os.kill(pid, signal.SIGTERM)
+        assert await task.result(120) == 3
+        assert int(await hosts.call(hosts.pooled(0), "ready")) != pid
+        history = await task.history()
+    assert ledger.read_text(encoding="ascii").splitlines() == WHOLE, "nothing was done twice"
+    assert not [line for line in history if isinstance(line.detail, Attempted)], "no attempt failed"

@@ -8,6 +8,27 @@ _PROJECTION = ("tests/unit/test_projection.py",)
 
 SCALE = (
     Mutant(
+        "a-question-does-not-take-up-what-is-paused",
+        "actors/calls.py",
+        "                    while not await self._is_left_alone(task) and (cell := await self._awake(task)):\n",
+        "                    while cell := await self._awake(task):\n",
+        _LIFECYCLE,
+    ),
+    Mutant(
+        "paused-agents-tasks-answer",
+        "actors/calls.py",
+        "        if chosen(self._host.code, before.state):\n",
+        "        if self._host.handler_for(before.state):\n",
+        _LIFECYCLE,
+    ),
+    Mutant(
+        "a-host-on-ray-drains",
+        "cluster/host_actor.py",
+        "        before_threads_end(self._end)\n",
+        "",
+        ("tests/cluster/test_ending.py",),
+    ),
+    Mutant(
         "passivated-without-a-trace",
         "actors/cell.py",
         "        self.drop()\n        await self._stop_run()\n\n    def child(",

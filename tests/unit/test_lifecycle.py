@@ -2,13 +2,14 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from agent_party import Agent, Party, Task, TaskHandle
 from agent_party.actors.agent_events import Moved
-from agent_party.actors.errors import InputError, StatementError, UnknownAgentError
+from agent_party.actors.errors import InputError, RefusedError, StatementError, UnknownAgentError
 from agent_party.actors.statements import Statement
 from tests.unit.world import until
 
@@ -65,7 +66,7 @@ async def phase(party: Party, name: str, wanted: str) -> None:
     await until(stands)
 
 
-async def lacks(party: Party, task: TaskHandle[str], words: str) -> None:
+async def lacks(party: Party, task: TaskHandle[Any], words: str) -> None:
     host = party.runtime.host  # type: ignore[attr-defined]
     await until(lambda: words in host.waiting_for.get(task.id, ""))
 
@@ -193,6 +194,42 @@ async def test_a_wish_that_is_forged_changes_nothing(tmp_path: Path) -> None:
         await phase(party, "clerk", "paused")
         state = await party.agent("clerk").state()
         assert (state.phase, state.inbox) == ("paused", 3)
+
+
+async def test_a_task_of_a_paused_agent_answers_and_nothing_is_written(tmp_path: Path) -> None:
+    agent = Agent("counter")
+
+    @agent.on("count")
+    async def count(task: Task, start: int) -> int:
+        total = [start]
+        task.on_query("total", lambda more=0: total[0] + more)
+        total[0] += int(await task.signal("first"))
+        return total[0] + int(await task.signal("second"))
+
+    async with opened(tmp_path, agent) as party:
+        begun = await party.ask(count, start=1)
+        await begun.signal("first", 10)
+
+        async def heard() -> bool:
+            return len((await begun.state()).waits) == 2
+
+        await until(heard)
+        await party.agent("counter").pause("lunch")
+        await phase(party, "counter", "paused")
+        queued = await party.using(agent="counter").ask(count, start=5)
+        await lacks(party, queued, "paused (lunch)")
+        await party.runtime.host.leave()  # type: ignore[attr-defined]
+        await party.runtime.join([agent])
+        heads = [await party.stack.log.state(f"task/{task.id}") for task in (begun, queued)]
+        assert await begun.query("total", more=100) == 111
+        assert await queued.query("total") == 5
+        with pytest.raises(RefusedError, match="takes no query 'sum'; it takes total"):
+            await begun.query("sum")
+        assert heads == [await party.stack.log.state(f"task/{task.id}") for task in (begun, queued)]
+        begun_id = begun.id
+    async with opened(tmp_path, clerk()[0]) as party:
+        with pytest.raises(RefusedError, match="waits for agent counter with capability count to join: ask again"):
+            await party.task(begun_id).query("total")
 
 
 async def test_memory_is_asked_by_type(tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ async def ended(log: Log, watch: Watch, stream: str, timeout: float | None = Non
     loop, calm, revision = asyncio.get_running_loop(), Calm(), 0
     until = None if timeout is None else loop.time() + timeout
     while True:
-        await calm.wait()
+        await watch.calmly(stream, calm)
         left = _LONG if until is None else until - loop.time()
         if await watch.beyond(stream, revision, left):
             revision = (await log.state(stream)).revision
-            if found := await end_of(log, stream):
+            if watch.may_have_ended(stream) and (found := await end_of(log, stream)):
                 return found
         elif until is not None and loop.time() >= until:
             return None

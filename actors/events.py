@@ -18,14 +18,14 @@ DURABLE: frozenset[WaitKind] = frozenset({"approval", "child", "sleep", "signal"
 """What may take days: a task that awaits nothing else holds no slot, and can be passivated."""
 
 
-class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An error as it is recorded: class name and text."""
 
     kind: str
     message: str
 
 
-class Opened(msgspec.Struct, frozen=True, omit_defaults=True):
+class Opened(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A task began to await something. ``wait``: its number in the task, from 0. ``input``: MessagePack bytes.
 
     ``taken``: the waits whose outcomes the handler was given since it opened the wait before this one, in that order;
@@ -51,7 +51,7 @@ class Source(msgspec.Struct, frozen=True):
     revision: int
 
 
-class Settled(msgspec.Struct, frozen=True, omit_defaults=True):
+class Settled(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a wait came to: a value (MessagePack bytes) or a failure. ``attempts``: how often an effect was tried;
     ``attachments``: names of the blobs that the value refers to; ``spent``: what it used of the task's budget, None for
     a child of which that is not known yet; ``raised``: see `Accounted`."""
@@ -159,7 +159,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 @event("task.advanced")
-class Advanced(msgspec.Struct, frozen=True, omit_defaults=True):
+class Advanced(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Waits that settled, then waits that opened. ``inbox``: revision of the inbox read so far, where it moved."""
 
     settled: list[Settled] = []

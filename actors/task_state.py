@@ -46,7 +46,7 @@ HEARD = 1_000
 """How many ids of messages a task remembers."""
 
 
-class WaitState(msgspec.Struct, omit_defaults=True):
+class WaitState(msgspec.Struct, omit_defaults=True, gc=False):
     """One wait. ``opened``: hash of the commit that opened it, at ``revision`` as its event number ``index``;
     ``taken``, ``terms``, ``due``, ``reserved``: see `Opened`; ``settled`` is None while it is awaited.
 

@@ -89,7 +89,7 @@ class Draft(NamedTuple):
 
 class Built(NamedTuple):
     """A record, its hash, the ciphertexts that must lie in the blobs before it is appended, what `follows` needs to
-    know, and how many bytes of payload there are in all."""
+    know, how many bytes of payload there are in all, and the events' types."""
 
     raw: bytes
     commit: bytes
@@ -102,6 +102,7 @@ class Built(NamedTuple):
     grant: bytes
     signer: bytes
     size: int = 0
+    types: tuple[bytes, ...] = ()
 
 
 def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes, key: SigningKey, inline: int) -> Built:
@@ -125,7 +126,7 @@ def build(log: Identity, draft: Draft, prev: bytes, revision: int, grant: bytes,
         parts += (size, head, content)
     body = b"".join(parts)
     return _record(log, draft, (DATA, prev, revision, grant, len(leaves)), body, leaves, key)._replace(
-        blobs=blobs, size=total
+        blobs=blobs, size=total, types=tuple([payload.type for payload in draft.payloads])
     )
 
 

@@ -63,6 +63,7 @@ class Index:
         self._tiles: list[tuple[int, int, bytes]] = []
         self._states: dict[bytes, StreamState] = {}
         self._dirty: set[bytes] = set()
+        self._types: dict[bytes, tuple[bytes, ...]] = {}
         self.parts: dict[int, tuple[SliceState, Tree]] = {}
         self.seen: dict[int, Entry] = {}
         self.parts, self.seen = file.load()
@@ -75,16 +76,22 @@ class Index:
             if len(self._states) >= _STATES:
                 self.flush()
                 self._states.clear()
+                self._types.clear()
             known = self._file.state(stream)
             if known and known[1] >= self.position(slice_of(self.log, stream)):
                 raise Behind
             state = self._states[stream] = known[0] if known else beginning(self.log, stream)
         return state
 
+    def types(self, stream: bytes) -> tuple[bytes, ...] | None:
+        """The types of the events in a stream's newest data commit, if this process has read that commit lately."""
+        return self._types.get(stream)
+
     def jump(self, lane: int) -> None:
         """Go on in a lane from where the process that has read furthest has written the file."""
         self.flush()
         self._states.clear()
+        self._types.clear()
         parts, seen = self._file.load()
         if seen.get(lane, START).place <= self.seen.get(lane, START).place:
             raise IndexDamaged("states in the index are newer than what it says was read")
@@ -171,7 +178,7 @@ class Index:
             return Taken(self._classified(verdict.finding, record), -1, record, [])
         self.parts[header.slice] = (verdict.slice, tree)
         row = Row(header.slice, tree.size, lane, entry.place, header.stream, header.revision, record.commit)
-        self._accept(row, verdict.stream, tree)
+        self._accept(row, verdict.stream, tree, tuple([event.type for event in verdict.events]))
         return Taken("", row.position, record, verdict.events)
 
     def take_own(self, lane: int, entry: Entry, built: Built, state: StreamState, part: SliceState) -> int | None:
@@ -193,11 +200,13 @@ class Index:
         row = Row(number, tree.size, lane, entry.place, stream, built.revision, built.commit)
         self.seen[lane] = entry
         self._unbound.discard(lane)
-        self._accept(row, after, tree)
+        self._accept(row, after, tree, built.types)
         return row.position
 
-    def _accept(self, row: Row, state: StreamState, tree: Tree) -> None:
+    def _accept(self, row: Row, state: StreamState, tree: Tree, types: tuple[bytes, ...]) -> None:
         self._states[row.stream] = state
+        if row.revision:
+            self._types[row.stream] = types
         self._dirty.add(row.stream)
         tree.append(row.commit)
         self._rows.append(row)

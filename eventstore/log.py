@@ -234,6 +234,10 @@ class Log:
         """The rule's state of a stream, as far as this process has read."""
         return await self._lanes.state(stream.encode())
 
+    def newest_types(self, stream: str) -> tuple[bytes, ...] | None:
+        """The types of the events in a stream's newest data commit, if this process has read that commit lately."""
+        return self.index.types(stream.encode())
+
     async def read(
         self, stream: str, first: int = 1, last: int | None = None, *, lenient: bool = False
     ) -> AsyncIterator[Commit]:

@@ -2,10 +2,14 @@
 
 import json
 import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from agent_party.eventstore.backends.kafka import KafkaTape
+from agent_party.eventstore.backends.kafka_address import address
+from tests.kafka_kit import delete, name
 from tests.services_kit import Services
 from tests.together import Sharing, begun
 
@@ -24,3 +28,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def services() -> Services:
     """Kafka, Neo4j, Redis and MinIO on loopback. ``PARTY_TEST_SERVICES`` names a JSON file of running ones."""
     return Services(**json.loads(Path(os.environ["PARTY_TEST_SERVICES"]).read_text()))
+
+
+@pytest.fixture
+async def topic(services: Services) -> AsyncIterator[Callable[[], KafkaTape]]:
+    """Opens a Kafka tape on one new topic of one partition, as often as it is called; gone after the test."""
+    where, opened = address(f"{services.journal(name())}?partitions=1"), list[KafkaTape]()
+
+    def open_it() -> KafkaTape:
+        opened.append(KafkaTape(where))
+        return opened[-1]
+
+    yield open_it
+    for tape in opened:
+        await tape.close()
+    await delete(where)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.backends.memory import MemoryTape, UnconditionalMemoryTape
 from agent_party.eventstore.backends.sqlite import SqliteTape
 from agent_party.eventstore.errors import LogRolledBack, WrongLogError
@@ -208,3 +209,9 @@ class TestSqliteTape(TapeContract, ConditionalTapeContract):
         yield opened
         for tape in opened:
             await tape.close()
+
+
+class TestKafkaTape(TapeContract, UnconditionalTapeContract):
+    @pytest.fixture
+    def open_tape(self, topic: Callable[[], KafkaTape]) -> Open:
+        return topic

@@ -1,0 +1,145 @@
+"""The tape for many nodes: one Kafka topic, a lane for each partition. Unconditional: only reading shows what stands.
+
+An append returns when all replicas in sync have the records in memory (acks=all); with three replicas and
+``min.insync.replicas=2`` that survives the loss of any broker. A place is an offset plus one; places grow, and are not
+dense. Reading is uncommitted, and nothing of Kafka's own (keys, headers, timestamps, transactions) is looked at.
+
+Whoever may write to the topic may put anything there: the rule decides what counts, this tape only brings it.
+"""
+
+import os
+from collections.abc import Sequence
+
+from ..errors import LogRolledBack, WrongLogError
+from ..tape import Attempt, Entry
+from ..verify import Identity, Malformed
+from . import kafka_topic
+from .kafka_address import PARTITIONS, KafkaAddress
+from .kafka_client import Client, Topic
+from .kafka_founding import Founding, founded, founding, is_founding
+from .kafka_producer import Producer
+from .kafka_reader import Reader
+
+SLICES = 1_024
+"""How many slices a log has that is founded on Kafka: room to spread it over more partitions later."""
+_LOOK = 10_000
+"""How many records before the founding message are passed over in looking for it."""
+
+
+class KafkaTape:
+    """See the module's text. ``lanes`` is known once `identity`, `found` or anything else has been answered."""
+
+    conditional = False
+
+    def __init__(self, address: KafkaAddress) -> None:
+        self.address = address
+        self.lanes = address.partitions or PARTITIONS
+        self.client = Client(address)
+        self.producer, self.reader = Producer(self.client), Reader(self.client)
+        self._topic: Topic | None = None
+        self._founding: Founding | None = None
+        self._checked = False
+
+    async def identity(self) -> Identity | None:
+        if not await self._is_there():
+            return None
+        found = await self._founded()
+        if found is None:
+            return None
+        assert self._topic
+        if self._topic.partitions < found[0].partitions:
+            raise LogRolledBack(
+                f"{self.address.shown} has {self._topic.partitions} partitions, and the log was founded over "
+                f"{found[0].partitions}: it is not the topic it was; see docs/kafka.md"
+            )
+        self._founding, self.lanes = found[0], found[0].partitions
+        return found[0].log
+
+    async def found(self, log: Identity) -> None:
+        if await self.identity() is not None:
+            raise WrongLogError(f"{self.address.shown} holds a log already")
+        await self._make()
+        assert self._topic
+        if await self._holds_anything():
+            raise WrongLogError(
+                f"{self.address.shown} holds records of something else: name a topic that is empty, or does not exist"
+            )
+        mine = founding(log, self._topic.partitions, os.urandom(16))
+        self.reader.stands(0, await self.producer.send(0, [mine]))
+        found = await self._founded()
+        if found is None or found[1] != mine:
+            raise WrongLogError(f"another process has just founded a log on {self.address.shown}")
+        self._founding, self.lanes = found[0], self._topic.partitions
+
+    async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
+        await self._make()
+        if after.place and not self.reader.was_last(lane, after):
+            (now,) = await self.reader.fetch(lane, [after.place])
+            if now.raw != after.raw:
+                raise LogRolledBack(
+                    f"partition {lane} of {self.address.shown}: what was read at place {after.place} has changed; see "
+                    "docs/kafka.md"
+                )
+        self.reader.stands(lane, await self.producer.send(lane, records))
+        return Attempt(True, [])
+
+    def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:
+        return None
+
+    async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
+        return await self.reader.read(lane, after, limit) if await self._is_there() else []
+
+    async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
+        if not places:
+            return []
+        if not await self._is_there():
+            raise LogRolledBack(f"{self.address.shown} is gone, and records were read there before")
+        return await self.reader.fetch(lane, places)
+
+    async def wait(self, lane: int, after: int, timeout: float) -> None:
+        await self.reader.wait(lane, after, timeout)
+
+    async def close(self) -> None:
+        await self.reader.close()
+        await self.client.close()
+
+    async def _is_there(self) -> bool:
+        if self._topic is None and (topic := await self.client.topic()):
+            self._topic, self.lanes = topic, topic.partitions
+            await self.client.learn_topic()
+        return self._topic is not None
+
+    async def _make(self) -> None:
+        """See that the topic is there and fit to be written; make it if there is none."""
+        if self._checked:
+            return
+        if not await self._is_there():
+            await kafka_topic.create(self.client)
+            await self.client.until_there()
+            await self._is_there()
+        assert self._topic
+        kafka_topic.refuse(await kafka_topic.check(self.client, *self._topic), self.address)
+        self._checked = True
+
+    async def _founded(self) -> tuple[Founding, bytes] | None:
+        """The first founding message in the first lane, if there is one."""
+        offset, seen, fetching = 0, 0, self.reader.fetching
+        while True:
+            page = await fetching.page(0, offset, foundings=True)
+            for entry, _ in page.entries:
+                if is_founding(entry.raw):
+                    try:
+                        return founded(entry.raw), entry.raw
+                    except Malformed:
+                        continue
+            seen += len(page.entries)
+            if (not page.epochs and offset >= fetching.ends.get(0, 0)) or seen > _LOOK:
+                return None
+            offset = page.next
+
+    async def _holds_anything(self) -> bool:
+        assert self._topic
+        for lane in range(self._topic.partitions):
+            if await Reader(self.client).read(lane, 0, 1):
+                return True
+        return False

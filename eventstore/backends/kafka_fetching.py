@@ -1,0 +1,175 @@
+"""Fetching pages of a lane from its leader, and what an answer says about the lane itself.
+
+A lane whose beginning was deleted, or whose end lies before what was read, is `LogRolledBack`. A leader that was
+deposed and does not know it yet may say so too; it is known by its epoch, which is older than what was read.
+"""
+
+import asyncio
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import LogRolledBack
+from . import kafka_errors as codes
+from .kafka_batch import Page, parsed
+from .kafka_client import Client, NotSent
+
+PAGE = 1 << 20
+"""Bytes of a lane that are fetched at once; a larger batch comes whole."""
+_ALL = 16 << 20
+_UNCOMMITTED, _EARLIEST, _LATEST = 0, -2, -1
+
+
+class Answer(NamedTuple):
+    """``code``: the leader's error code; ``high``: the lane's end, as far as all its replicas have it."""
+
+    code: int
+    high: int
+    start: int
+    raw: bytes
+
+
+class Fetching:
+    """Asks leaders for pages. ``ends``: the furthest end of each lane that a leader has told."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.ends: dict[int, int] = {}
+
+    def where(self, lane: int) -> str:
+        """The lane, for messages."""
+        return f"partition {lane} of {self._client.address.shown}"
+
+    async def page(
+        self, lane: int, offset: int, *, most: int = PAGE, hold: float = 0, epoch: int = -1, foundings: bool = False
+    ) -> Page:
+        """What stands at an offset and behind it, ``most`` bytes or one batch; held back for ``hold`` seconds at the
+        lane's end. ``epoch``: the newest one that was read of this lane."""
+        until = asyncio.get_running_loop().time() + self._client.deadline
+        while True:
+            code, answer = await self._once(lane, offset, most, hold, until)
+            if answer:
+                self.learn(lane, answer)
+                return parsed(answer.raw, offset, self.where(lane), foundings=foundings)
+            if code == codes.OFFSET_OUT_OF_RANGE:
+                await self.look_at_range(lane, offset, epoch, until)
+                code = codes.NOT_LEADER
+            await self._client.pause(until, code, self.where(lane))
+
+    async def place(self, lane: int, place: int, *, most: int = 1, epoch: int = -1) -> Page:
+        """The page that begins with the entry at a place; `LogRolledBack` if it is not there any more."""
+        until = asyncio.get_running_loop().time() + self._client.deadline
+        while True:
+            page = await self.page(lane, place - 1, most=most, epoch=epoch)
+            if page.entries and page.entries[0][0].place == place:
+                return page
+            if page.epochs:
+                raise LogRolledBack(f"{self.where(lane)}: the record at place {place} is gone, others are there")
+            await self.look_at_range(lane, place, epoch, until)  # a new leader shows what it has only by and by
+
+    async def _once(self, lane: int, offset: int, most: int, hold: float, until: float) -> tuple[int, Answer | None]:
+        node = await self._client.leader(lane, until)
+        try:
+            found = await self.ask(node, {lane: offset}, most, hold, ("fetch", hold > 0))
+        except NotSent:
+            return codes.NOT_SENT, None
+        except (OSError, TimeoutError, self._error()):
+            return codes.TIMED_OUT, None
+        answer = found.get(lane)
+        if answer is None:
+            return codes.UNKNOWN_TOPIC, None
+        return (0, answer) if answer.code == 0 else (answer.code, None)
+
+    async def ask(
+        self, node: int, offsets: Mapping[int, int], most: int, hold: float, channel: Hashable
+    ) -> dict[int, Answer]:
+        """One request for several lanes of one leader, answered when there is something, or after ``hold`` seconds."""
+        from aiokafka.protocol.fetch import FetchRequest
+
+        wanted = [(lane, offset, most) for lane, offset in offsets.items()]
+        topics = [(self._client.address.topic, wanted)]
+        request = FetchRequest(int(hold * 1000), 1, _ALL, _UNCOMMITTED, topics)
+        answer = await self._client.send(node, request, channel)
+        found: dict[int, Answer] = {}
+        for _, lanes in answer.topics:
+            for lane, code, high, _, start, *_, raw in lanes:
+                found[lane] = Answer(code, high, start, raw or b"")
+        return found
+
+    def learn(self, lane: int, answer: Answer) -> None:
+        """Look at what an answer says of the lane; `LogRolledBack` if its beginning was deleted."""
+        if answer.start > 0:
+            self._deleted(lane, answer.start)
+        self.ends[lane] = max(self.ends.get(lane, 0), answer.high)
+
+    async def look_at_range(self, lane: int, offset: int, epoch: int, until: float) -> None:
+        """What an offset that is out of range means; returns if its leader may be one that was deposed."""
+        start = await self._bound(lane, _EARLIEST, until)
+        if start > 0:
+            self._deleted(lane, start)
+        end = await self._bound(lane, _LATEST, until)
+        if end < offset and not await self._is_deposed(lane, epoch, until):
+            raise LogRolledBack(
+                f"{self.where(lane)} ends at {end}, and {offset} records were read there before: acknowledged records "
+                "are gone from the brokers. Stop every writer, see docs/kafka.md"
+            )
+
+    async def _bound(self, lane: int, which: int, until: float) -> int:
+        """Where a lane begins or ends, as its leader says."""
+        from aiokafka.protocol.offset import OffsetRequest
+
+        asked = [(self._client.address.topic, [(lane, which)])]
+        while True:
+            code, answer = await self._asked(lane, OffsetRequest(-1, _UNCOMMITTED, asked), until)
+            if answer:
+                ((_, ((_, code, _, offset, *_),)),) = answer.topics
+                if code == 0:
+                    return int(offset)
+            await self._client.pause(until, code, self.where(lane))
+
+    async def _is_deposed(self, lane: int, epoch: int, until: float) -> bool:
+        """Whether the leader that answers has an older epoch than what was read of its lane (KIP-320)."""
+        if epoch < 0:
+            return False
+        code, answer = await self._asked(lane, fenced(self._client.address.topic, lane, epoch), until)
+        if answer:
+            ((_, ((_, code, *_),)),) = answer.topics
+        return code in (codes.NOT_SENT, codes.TIMED_OUT, codes.NOT_LEADER, codes.UNKNOWN_LEADER_EPOCH)
+
+    async def _asked(self, lane: int, request: Any, until: float) -> tuple[int, Any]:
+        """A leader's answer, or the code for having none."""
+        node = await self._client.leader(lane, until)
+        try:
+            return 0, await self._client.send(node, request, ("fetch", False))
+        except NotSent:
+            return codes.NOT_SENT, None
+        except (OSError, TimeoutError, self._error()):
+            return codes.TIMED_OUT, None
+
+    def _deleted(self, lane: int, start: int) -> None:
+        raise LogRolledBack(
+            f"{self.where(lane)} begins at offset {start}: what stood before was deleted by retention or by hand, and "
+            "with it a part of the log. Stop every writer, see docs/kafka.md"
+        )
+
+    @staticmethod
+    def _error() -> type[Exception]:
+        from aiokafka.errors import KafkaError
+
+        found: type[Exception] = KafkaError
+        return found
+
+
+
+def fenced(topic: str, lane: int, epoch: int) -> Any:
+    """A fetch that only a leader of this epoch answers; one of a newer or an older epoch says which it is."""
+    from aiokafka.protocol.fetch import FetchRequest
+
+    class Fenced(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
+        def build(self, request_struct_class: Any) -> Any:
+            built = super().build(request_struct_class)
+            built.topics = [
+                (name, [(number, epoch, *rest) for number, _, *rest in lanes]) for name, lanes in built.topics
+            ]
+            return built
+
+    return Fenced(0, 1, 1, _UNCOMMITTED, [(topic, [(lane, 0, 1)])])

@@ -1,0 +1,201 @@
+"""Reading lanes: cursors that go on where the last read ended, one long poll for all lanes that are waited on, and
+single places in batches of neighbours.
+
+Memory is bounded: a cursor holds one page, a lane has few cursors, and a lane whose page nobody took is not polled.
+
+A leader that takes over after an unclean loss may hold other records at places that were read. It writes under a
+newer epoch, so whenever the epoch changes, the last entry that was read is looked at again before anything behind it
+is handed out: the same bytes, written under the same epoch, mean the same lane up to there (as in Raft).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Sequence
+
+from ..errors import LogRolledBack, StoreError
+from ..tape import Entry
+from .kafka_batch import Page, parsed
+from .kafka_client import Client, NotSent
+from .kafka_fetching import PAGE, Answer, Fetching
+
+_CURSORS = 3
+_HOLD = 0.1
+"""Seconds for which a leader holds back an answer while there is nothing."""
+_NEIGHBOURS = 64
+"""Places between two that are fetched together rather than one by one."""
+_RETRY, _READING = 0.2, 0.002
+"""Seconds of rest for the poll: after an error, and after an answer, so that those who wait can take it and ask again."""
+
+
+class _Cursor:
+    """``after``: the place up to which entries were handed out; ``offset``: where to fetch next.
+
+    ``last``: the hash of the last entry handed out, and the epoch it was written under, if they are known.
+    ``polled``: what the poll has brought for ``offset``.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = self.offset = after
+        self.ready: list[tuple[Entry, int]] = []
+        self.polled: tuple[int, Answer] | None = None
+        self.last: tuple[bytes, int] | None = None
+        self.turn = asyncio.Lock()
+
+
+class Reader:
+    """Reads the lanes of one topic."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self.fetching = client, Fetching(client)
+        self._cursors: dict[int, list[_Cursor]] = {}
+        self._waiting: dict[asyncio.Future[None], tuple[int, _Cursor]] = {}
+        self._poll: asyncio.Task[None] | None = None
+
+    def stands(self, lane: int, end: int) -> None:
+        """A broker has acknowledged records up to this offset: until they are read, the lane has not ended."""
+        ends = self.fetching.ends
+        ends[lane] = max(ends.get(lane, 0), end)
+
+    def was_last(self, lane: int, entry: Entry) -> bool:
+        """Whether this is the last entry that was handed out of a lane."""
+        return any(
+            cursor.after == entry.place and cursor.last is not None and cursor.last[0] == _hash(entry)
+            for cursor in self._cursors.get(lane, ())
+        )
+
+    async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
+        """Up to ``limit`` entries behind a place; none at the end of the lane."""
+        cursor = self._cursor(lane, after)
+        async with cursor.turn:
+            if cursor.after == after:
+                return await self._read(lane, cursor, limit)
+        return await self.read(lane, after, limit)  # somebody else has read on with it
+
+    async def _read(self, lane: int, cursor: _Cursor, limit: int) -> list[Entry]:
+        until = asyncio.get_running_loop().time() + self._client.deadline
+        while not cursor.ready:
+            asked = cursor.polled is None
+            page = await self._page(lane, cursor)
+            if page.epochs and cursor.last and page.epochs[0] != cursor.last[1]:
+                await self._look_again(lane, cursor, page.epochs[0])
+            cursor.ready, cursor.offset = page.entries, page.next
+            if asked and not cursor.ready and not page.epochs:
+                if cursor.offset >= (end := self.fetching.ends.get(lane, 0)):
+                    return []
+                if asyncio.get_running_loop().time() > until:  # acknowledged, and still not to be had
+                    await self.fetching.look_at_range(lane, end, -1, until)
+        taken, cursor.ready = cursor.ready[:limit], cursor.ready[limit:]
+        entry, epoch = taken[-1]
+        cursor.after, cursor.last = entry.place, (_hash(entry), epoch)
+        return [entry for entry, _ in taken]
+
+    async def _page(self, lane: int, cursor: _Cursor) -> Page:
+        polled, cursor.polled = cursor.polled, None
+        if polled and polled[0] == cursor.offset:
+            return parsed(polled[1].raw, cursor.offset, self.fetching.where(lane))
+        behind = cursor.offset < self.fetching.ends.get(lane, 0)
+        epoch = cursor.last[1] if cursor.last else -1
+        return await self.fetching.page(lane, cursor.offset, hold=_HOLD if behind else 0, epoch=epoch)
+
+    async def _look_again(self, lane: int, cursor: _Cursor, epoch: int) -> None:
+        """See that the last entry that was read is still there, now that another epoch has begun."""
+        assert cursor.last
+        page = await self.fetching.place(lane, cursor.after, epoch=cursor.last[1])
+        now, written = page.entries[0]
+        if (_hash(now), written) != cursor.last or epoch < written:
+            raise LogRolledBack(
+                f"{self.fetching.where(lane)}: what was read at place {cursor.after} has changed since another broker "
+                "leads it. Stop every writer, see docs/kafka.md"
+            )
+
+    async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
+        """The entries at these places, in the order asked; `LogRolledBack` for one that is gone."""
+        found: dict[int, Entry] = {}
+        wanted = sorted(set(places))
+        for number, place in enumerate(wanted):
+            if place not in found:
+                near = number + 1 < len(wanted) and wanted[number + 1] - place <= _NEIGHBOURS
+                page = await self.fetching.place(lane, place, most=PAGE // 4 if near else 1)
+                found |= {entry.place: entry for entry, _ in page.entries}
+        return [found[place] for place in places]
+
+    async def wait(self, lane: int, after: int, timeout: float) -> None:
+        """Return soon after something stands behind a place, or when ``timeout`` seconds have passed."""
+        cursor = self._cursor(lane, after)
+        if cursor.ready or cursor.polled or cursor.offset < self.fetching.ends.get(lane, 0):
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[future] = lane, cursor
+        if self._poll is None or self._poll.done():
+            self._poll = asyncio.create_task(self._polling())
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            return
+        finally:
+            self._waiting.pop(future, None)
+
+    def _cursor(self, lane: int, after: int) -> _Cursor:
+        """The cursor that stands at a place, else a new one instead of the one that was used longest ago."""
+        cursors = self._cursors.setdefault(lane, [])
+        found = next((cursor for cursor in cursors if cursor.after == after), None)
+        if found:
+            cursors.remove(found)
+        elif len(cursors) == _CURSORS:
+            cursors.pop(0)
+        cursors.append(found or _Cursor(after))
+        return cursors[-1]
+
+    async def _polling(self) -> None:
+        """Ask for all lanes that are waited on, until none is. What goes wrong, whoever reads is told."""
+        while self._waiting:
+            try:
+                async with asyncio.timeout(self._client.deadline):
+                    by_leader: dict[int, dict[int, _Cursor]] = {}
+                    until = asyncio.get_running_loop().time() + self._client.deadline
+                    for lane, cursor in list(self._waiting.values()):
+                        by_leader.setdefault(await self._client.leader(lane, until), {})[lane] = cursor
+                    said = await asyncio.gather(*(self._ask(*asked) for asked in by_leader.items()))
+                await asyncio.sleep(_READING if any(said) else 0)
+            except (StoreError, LogRolledBack, NotSent, OSError, RuntimeError, TimeoutError):
+                await asyncio.sleep(_RETRY)
+                with contextlib.suppress(StoreError):
+                    await self._client.look_again()
+
+    async def _ask(self, leader: int, cursors: dict[int, _Cursor]) -> bool:
+        """Ask one leader; whether there was anything."""
+        offsets = {lane: cursor.offset for lane, cursor in cursors.items()}
+        answers = await self.fetching.ask(leader, offsets, PAGE, _HOLD, "poll")
+        new = False
+        for lane, answer in answers.items():
+            if answer.code == 0:
+                self.fetching.learn(lane, answer)
+                if answer.raw and cursors[lane].offset == offsets[lane]:
+                    cursors[lane].polled = offsets[lane], answer
+                if answer.raw:
+                    new = True
+                    self._wake(lane)
+            else:  # a read says what it means
+                self._wake(lane)
+        if any(answer.code for answer in answers.values()):
+            raise StoreError("a leader has changed")
+        return new
+
+    def _wake(self, lane: int) -> None:
+        for future, (of, _) in list(self._waiting.items()):
+            if of == lane and not future.done():
+                future.set_result(None)
+                self._waiting.pop(future)
+
+    async def close(self) -> None:
+        """Stop polling."""
+        if self._poll:
+            self._poll.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poll
+
+
+def _hash(entry: Entry) -> bytes:
+    return hashlib.sha256(entry.raw).digest()

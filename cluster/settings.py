@@ -10,6 +10,8 @@ import msgspec
 
 from ..actors.errors import ConfigurationError
 from ..actors.passivation import IDLE
+from ..eventstore.backends.kafka_address import KafkaAddress
+from ..eventstore.backends.kafka_address import address as parsed_kafka
 from ..eventstore.keyring import state_folder
 
 RuntimeName = Literal["auto", "local", "ray"]
@@ -51,6 +53,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def embedded(self) -> bool:
         """Whether the log is a file of this machine."""
         return self.journal.startswith("sqlite:")
+
+    @property
+    def address(self) -> str:
+        """The journal without user, password and options: for messages, and for remembering which log lies there."""
+        return self.journal if self.embedded else kafka_address(self.journal).shown
 
     @property
     def log_path(self) -> Path:
@@ -148,6 +155,16 @@ def _check_url(setting: str, url: str) -> None:
             f"{setting} {url!r}: it takes {file}:///relative/path, {file}:////absolute/path, or a service's URL "
             f"({', '.join(f'{one}://' for one in services)})"
         )
+    elif setting == "journal":
+        kafka_address(url)
+
+
+def kafka_address(url: str) -> KafkaAddress:
+    """The topic of a ``kafka://`` URL; `ConfigurationError` for one that names none. Passwords are not repeated."""
+    try:
+        return parsed_kafka(url)
+    except ValueError as error:
+        raise ConfigurationError(f"journal {url.rpartition('@')[2]!r}: {error}") from None
 
 
 def sqlite_path(url: str, setting: str) -> Path:

@@ -5,10 +5,14 @@ from ..eventstore.backends.blob_folder import FolderBlobs
 from ..eventstore.backends.sqlite import SqliteTape
 from ..eventstore.blobs import Blobs
 from ..eventstore.errors import StoreError
+from ..eventstore.founding import EMBEDDED_SLICES
 from ..eventstore.tape import Tape
 from ..projections.backends.views_sqlite import SqliteViews
 from ..projections.projection import Views
-from .settings import Settings, scheme_of
+from .settings import Settings, kafka_address, scheme_of
+
+KAFKA_SLICES = 1_024
+"""Room to spread a log over more partitions later."""
 
 
 def open_tape(settings: Settings) -> Tape:
@@ -16,8 +20,17 @@ def open_tape(settings: Settings) -> Tape:
     match scheme_of(settings.journal):
         case "sqlite":
             return SqliteTape(settings.log_path)
+        case "kafka" | "kafka+ssl":
+            from ..eventstore.backends.kafka import KafkaTape
+
+            return KafkaTape(kafka_address(settings.journal))
         case scheme:
             raise _not_yet("journal", scheme)
+
+
+def slices_of(settings: Settings) -> int:
+    """How many slices a log has that is founded there."""
+    return EMBEDDED_SLICES if settings.embedded else KAFKA_SLICES
 
 
 def open_blobs(settings: Settings) -> Blobs:

@@ -23,7 +23,7 @@ from ..projections.projection import Views
 from ..projections.worker import Worker
 from .registry import ViewRegistry
 from .settings import Settings
-from .stores import open_blobs, open_tape, open_views
+from .stores import open_blobs, open_tape, open_views, slices_of
 
 
 class Stack:
@@ -54,16 +54,17 @@ async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
     """Open the stores; founds the log if it is missing and ``create`` allows it."""
     keyring = Keyring(Path(settings.state) if settings.state else state_folder())
     folder = settings.folder
-    if not create and settings.embedded and not settings.log_path.exists() and keyring.pinned(settings.journal) is None:
-        raise ConfigurationError(f"there is no log at {settings.journal}: start a party there, or name it by --journal")
+    if not create and settings.embedded and not settings.log_path.exists() and keyring.pinned(settings.address) is None:
+        raise ConfigurationError(f"there is no log at {settings.address}: start a party there, or name it by --journal")
     make_private(folder)
     log = await open_log(
         open_tape(settings),
         keyring,
-        journal=settings.journal,
+        journal=settings.address,
         index=folder / "index.db",
         blobs=open_blobs(settings),
         codec=Codec(CORE),
+        slices=slices_of(settings),
         create=create,
     )
     async with contextlib.AsyncExitStack() as opened:

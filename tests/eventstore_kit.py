@@ -37,8 +37,8 @@ def notes(*texts: str) -> list[Note]:
 class Site:
     """One user's machine: a keyring, a tape that outlives whoever opens it, blobs, an index that may be shared."""
 
-    def __init__(self, folder: Path, kind: str = "sqlite") -> None:
-        self.folder, self.kind = folder, kind
+    def __init__(self, folder: Path, kind: str = "sqlite", topic: Callable[[], Tape] | None = None) -> None:
+        self.folder, self.kind, self.topic = folder, kind, topic
         self.blobs: Blobs = MemoryBlobs()
         self.memory = {"memory": MemoryTape, "unconditional": UnconditionalMemoryTape}.get(kind, MemoryTape)()
         self.logs: list[Log] = []
@@ -61,6 +61,8 @@ class Site:
 
     def tape(self) -> Tape:
         """The tape, as a new process finds it."""
+        if self.topic:
+            return self.topic()
         return SqliteTape(self.file) if self.kind == "sqlite" else self.memory
 
     async def open(self, index: str = "index.db", *, tape: Tape | None = None, ambient: Ambient | None = None) -> Log:

@@ -20,8 +20,6 @@ from .kafka_founding import Founding, founded, founding, is_founding
 from .kafka_producer import Producer
 from .kafka_reader import Reader
 
-SLICES = 1_024
-"""How many slices a log has that is founded on Kafka: room to spread it over more partitions later."""
 _LOOK = 10_000
 """How many records before the founding message are passed over in looking for it."""
 

@@ -5,7 +5,8 @@
 
 Options: ``partitions`` and ``replicas`` (of a topic that is created), ``ca`` (a PEM file, else the system's
 authorities), ``cert`` and ``key`` (PEM files, where the brokers ask for a client certificate), ``mechanism``
-(``SCRAM-SHA-512``, the default with a user, ``SCRAM-SHA-256`` or ``PLAIN``). A user and a password travel under TLS only.
+(``SCRAM-SHA-512``, the default with a user, ``SCRAM-SHA-256`` or ``PLAIN``). A user and a password travel under TLS
+only.
 """
 
 import re

@@ -24,12 +24,11 @@ _CODEC, _CONTROL = 0x07, 0x20
 
 class Page(NamedTuple):
     """Entries of a lane in order, and where to read on. ``epochs``: of the leaders under whom the first batch and the
-    last one were written, or None if there was no batch; ``first``: where the first batch begins."""
+    last one were written, or None if there was no batch."""
 
     entries: list[tuple[Entry, int]]
     next: int
     epochs: tuple[int, int] | None
-    first: int = 0
 
 
 def built(records: Sequence[bytes], producer: int, epoch: int, sequence: int) -> list[tuple[bytes, int]]:
@@ -55,13 +54,14 @@ def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> P
     ``foundings``: give the messages that found a log too, which are no entries.
     """
     entries: list[tuple[Entry, int]] = []
-    at, after, epochs, first = 0, offset, None, 0
+    at, after = 0, offset
+    epochs: tuple[int, int] | None = None
     while at + _HEAD.size <= len(raw):
         base, length, epoch, magic, _, attributes, delta, *_ = _HEAD.unpack_from(raw, at)
         end = at + _FRAME + length
         if end > len(raw):
             break
-        epochs, first = (epochs[0] if epochs else epoch, epoch), first if epochs else base
+        epochs = (epochs[0] if epochs else epoch, epoch)
         last = base + delta + 1
         if last > offset and not (magic == 2 and attributes & _CONTROL):
             found = _entries(raw[at:end], last, magic, attributes, where)
@@ -69,7 +69,7 @@ def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> P
                 (entry, epoch) for entry in found if entry.place > offset and (foundings or not is_founding(entry.raw))
             ]
         after, at = max(after, last), end
-    return Page(entries, after, epochs, first)
+    return Page(entries, after, epochs)
 
 
 def _entries(batch: bytes, last: int, magic: int, attributes: int, where: str) -> list[Entry]:

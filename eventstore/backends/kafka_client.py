@@ -229,4 +229,3 @@ class Client:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_ONE):
                     await client.close()
-

@@ -54,6 +54,6 @@ def refused(code: int, where: str) -> StoreError:
 def unreachable(error: BaseException, where: str, seconds: float) -> StoreError:
     """Ours for a broker that did not answer in time."""
     return StoreBusyError(
-        f"{where} did not answer within {seconds:.0f} s ({error or type(error).__name__}): see that its brokers run and "
-        "can be reached from here, then try again"
+        f"{where} did not answer within {seconds:.0f} s ({str(error) or type(error).__name__}): see that its brokers "
+        "run and can be reached from here, then try again"
     )

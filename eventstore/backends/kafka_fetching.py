@@ -159,7 +159,6 @@ class Fetching:
         return found
 
 
-
 def fenced(topic: str, lane: int, epoch: int) -> Any:
     """A fetch that only a leader of this epoch answers; one of a newer or an older epoch says which it is."""
     from aiokafka.protocol.fetch import FetchRequest

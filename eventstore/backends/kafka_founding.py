@@ -1,6 +1,7 @@
 """The message that says which log a topic holds, in partition 0. It is no record, and readers pass over every one.
 
-    "agent-party founds this log" ‖ 0x00 0x00 ‖ root key (32) ‖ slices (4) ‖ log's nonce (32) ‖ partitions (4) ‖ founder (16)
+    "agent-party founds this log" ‖ 0x00 0x00 ‖ root key (32) ‖ slices (4) ‖ log's nonce (32) ‖ partitions (4)
+    ‖ founder (16)
 
 Integers are big-endian. The first one in partition 0 holds, so two who found at once make one log. Nothing in it is
 believed: which log it must be comes from the keyring. It begins as no record can, with a header longer than any.

@@ -122,4 +122,3 @@ class Producer:
 
 class _Lost(Exception):
     """The brokers have lost track of this producer's numbers, and nothing was placed."""
-

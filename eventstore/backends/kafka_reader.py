@@ -25,7 +25,7 @@ _HOLD = 0.1
 _NEIGHBOURS = 64
 """Places between two that are fetched together rather than one by one."""
 _RETRY, _READING = 0.2, 0.002
-"""Seconds of rest for the poll: after an error, and after an answer, so that those who wait can take it and ask again."""
+"""Seconds of rest for the poll: after an error; and after an answer, so that those who wait take it and ask again."""
 
 
 class _Cursor:

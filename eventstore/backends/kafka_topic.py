@@ -42,7 +42,9 @@ async def create(client: Client) -> None:
     if replicas > brokers:
         raise StoreError(f"{address.shown}: {replicas} replicas need as many brokers, and there are {brokers}")
     settings = WANTED | ({"min.insync.replicas": str(replicas - 1)} if replicas >= REPLICAS else {})
-    asked = [(address.topic, address.partitions or PARTITIONS, replicas, [], list(settings.items()))]
+    asked: list[tuple[Any, ...]] = [
+        (address.topic, address.partitions or PARTITIONS, replicas, [], list(settings.items()))
+    ]
     answer = await client.controller(
         lambda: CreateTopicsRequest(create_topic_requests=asked, timeout=4_000, validate_only=False)
     )
@@ -90,10 +92,8 @@ def command(names: Mapping[str, object], address: KafkaAddress) -> str:
 def _warnings(settings: Mapping[str, str], replicas: int) -> list[str]:
     insync = int(settings.get("min.insync.replicas", "1"))
     if replicas < REPLICAS:
-        return [
-            f"{replicas} replica{'s' * (replicas > 1)} of each partition: a lost disk may lose acknowledged commits; "
-            f"{REPLICAS} on as many brokers are safe"
-        ]
+        said = f"{replicas} replica{'s' * (replicas > 1)} of each partition: a lost disk may lose acknowledged commits"
+        return [f"{said}; {REPLICAS} on as many brokers are safe"]
     if insync < 2:
         return [f"min.insync.replicas={insync}: an acknowledged commit may be on one broker only; set it to 2"]
     return []

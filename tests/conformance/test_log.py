@@ -1,11 +1,12 @@
 """The contract of the log, over every tape: what append, conflict, grants, reading and following mean."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.commit import SigningKey
 from agent_party.eventstore.errors import (
     ConflictError,
@@ -336,3 +337,13 @@ class TestOverUnconditionalMemory(LogContract):
 
 class TestOverSqlite(LogContract):
     kind = "sqlite"
+
+
+class TestOverKafka(LogContract):
+    kind = "kafka"
+
+    @pytest.fixture
+    async def site(self, tmp_path: Path, topic: Callable[[], KafkaTape]) -> AsyncIterator[Site]:
+        site = Site(tmp_path, self.kind, topic)
+        yield site
+        await site.close()

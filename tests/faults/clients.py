@@ -69,6 +69,13 @@ class Client:
         else:
             await self._append(self._writers[stream], back=int(chance < 0.05))
 
+    async def touch(self) -> None:
+        """Write on every stream, so that nothing which was sent before can come to stand any more."""
+        for stream in self._streams:
+            while stream not in self._writers:
+                await self._take(stream)
+            await self._append(self._writers[stream])
+
     async def settle(self, seconds: float = 60.0) -> None:
         """Find out what became of every append whose outcome is unknown."""
         async with asyncio.timeout(seconds):

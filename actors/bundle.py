@@ -7,13 +7,13 @@ else, for each stream has its own. So whoever has the file can read what it hold
 """
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
-from ..eventstore import sealing
-from ..eventstore.artifacts import Artifact
+from ..eventstore.artifacts import Artifact, content_of, pieces_of
 from ..eventstore.blobs import Blobs
 from ..eventstore.codec import Codec
 from ..eventstore.commit import DataKey
@@ -21,6 +21,7 @@ from ..eventstore.datakeys import DataKeys
 from ..eventstore.errors import BlobError, CorruptLogError, DataKeyMissingError
 from ..eventstore.export import export, read_export
 from ..eventstore.log import Log
+from ..eventstore.parts import parsed
 from ..eventstore.reading import Commit, Opener, checked
 from ..eventstore.verify import AES_GCM, DATA, Event, Malformed, Record, check_export, sha256
 from .errors import InputError
@@ -29,6 +30,8 @@ from .past import LogPast
 from .team import team_of
 
 MAGIC = b"agent-party bundle 1\n"
+MOST = 256 * 1024 * 1024
+"""Bytes of blobs up to which the parts of large artifacts come along; beyond, opening one says that it is not here."""
 
 
 class Contents(msgspec.Struct, array_like=True, frozen=True):
@@ -62,8 +65,13 @@ async def bundle(log: Log, task: str, *, team: bool = False) -> bytes:
 async def _needs(log: Log, event: Event, keys: dict[bytes, bytes], blobs: dict[bytes, bytes]) -> None:
     if event.suite == AES_GCM:
         keys[event.key_id] = log.keys.of_id(event.key_id).secret
-    for name in [*event.attachments, *([event.payload] if event.in_blobs else [])]:
+    if event.in_blobs:
+        blobs[event.payload] = await log.blobs.get(event.payload)
+    for name in event.attachments:
         blobs[name] = await log.blobs.get(name)
+        found = parsed(blobs[name])
+        if found and found.size + sum(map(len, blobs.values())) <= MOST:
+            blobs |= {part.blob: await log.blobs.get(part.blob) for part in found.parts}
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -145,7 +153,8 @@ class Bundle:
 
     async def content(self, artifact: Artifact) -> bytes:
         """As `Past`."""
-        key = self._keys.of_id(artifact.key_id)
-        secret = sealing.event_key(sealing.hkdf_extract(artifact.salt, key.secret), 0)
-        place = sealing.Place(self.log_id, artifact.stream.encode(), 0, 0, b"artifact", 1)
-        return sealing.decrypt(secret, await self._blobs.get(artifact.blob), sealing.associated(place, key.id))
+        return await content_of(self.log_id, self._keys, self._blobs.get, artifact)
+
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """As `Past`."""
+        return pieces_of(self.log_id, self._keys, self._blobs.get, artifact)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ..eventstore.artifacts import Artifact, keep
+from ..eventstore.artifacts import Artifact, keep, keep_pieces
 from ..eventstore.errors import ConflictError, IdReusedError
 from ..eventstore.log import Log
 from ..eventstore.reading import request_digest
@@ -70,7 +70,10 @@ class Swaps:
     async def take_over(self, log: Log, past: Past, recorded: Recorded, stream: str) -> None:
         """Keep the artifacts that a task made under the data key of another stream as well."""
         for artifact in _artifacts(recorded):
-            kept = await keep(log, stream, artifact.name, await past.content(artifact))
+            if artifact.parts:
+                kept = await keep_pieces(log, stream, artifact.name, past.pieces(artifact))
+            else:
+                kept = await keep(log, stream, artifact.name, await past.content(artifact))
             self._packed[msgspec.msgpack.encode(artifact)] = msgspec.msgpack.encode(kept)
             self._blobs[artifact.blob] = kept.blob
 

@@ -1,11 +1,11 @@
 """A task as it was: its commits up to one of them, read from a log or from a file that was taken from one."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ..eventstore.artifacts import Artifact, fetch
+from ..eventstore.artifacts import Artifact, fetch, fetch_pieces
 from ..eventstore.errors import DataKeyMissingError
 from ..eventstore.log import Log
 from ..eventstore.reading import Commit
@@ -31,6 +31,10 @@ class Past(Protocol):
         """The content of an artifact of these histories."""
         ...
 
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """The same, piece by piece."""
+        ...
+
 
 class LogPast:
     """The histories of an open log."""
@@ -48,6 +52,9 @@ class LogPast:
 
     async def content(self, artifact: Artifact) -> bytes:
         return await fetch(self._log, artifact)
+
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        return fetch_pieces(self._log, artifact)
 
 
 class Recorded(NamedTuple):

@@ -7,7 +7,7 @@ Only the time and chance are given to it there, for what it would do with them h
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -108,6 +108,10 @@ class _Stage:
     async def open(self, artifact: Artifact) -> bytes:
         """The content of an artifact: reading has no effect."""
         return await self._past.content(artifact)
+
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """The same, piece by piece."""
+        return self._past.pieces(artifact)
 
     def __getattr__(self, name: str) -> Any:
         return self.forever

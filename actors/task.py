@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 import msgspec
@@ -20,7 +21,7 @@ from .events import INTERRUPTED, Checkpointed, Progressed, Settled, WaitKind
 from .memory import Memory
 from .messages import Updates
 from .model import Estimate, Message, find_model
-from .packing import name_of, pack, pack_input, returns, unpack
+from .packing import failure_of, name_of, pack, pack_input, returns, unpack
 from .reservation import Reservation
 from .saga import Saga
 from .spending import REFUSED, Plan
@@ -311,20 +312,34 @@ class Task:
 
     # What lies beside the log
 
-    async def artifact(self, name: str, content: bytes | str) -> Artifact:
-        """Keep a document or file beside the log, encrypted, by its hash; what is returned goes into results."""
-        data = content.encode() if isinstance(content, str) else content
+    async def artifact(self, name: str, content: bytes | str | Path) -> Artifact:
+        """Keep a document or file beside the log, encrypted, by its hash; what is returned goes into results.
+
+        ``content``: of any size if it is the path of a file, which is read once and not looked at again on replay.
+        `StepError` for one that cannot be read.
+        """
+        data = bytes(content, "utf-8") if isinstance(content, str) else content
 
         async def run(wait: int, _: WaitState) -> Settled:
-            made = await self._cell.work.keep(name, data)
+            try:
+                made = await self._cell.work.keep(name, data)
+            except OSError as error:
+                return Settled(wait, failure=failure_of(error))
             return Settled(wait, pack(made, name), attachments=[made.blob])
 
-        settled = await self.wait_for("step", f"artifact {name}", pack(hashlib.sha256(data).digest(), name), run)
+        given = b"a file" if isinstance(data, Path) else hashlib.sha256(data).digest()
+        settled = await self.wait_for("step", f"artifact {name}", pack(given, name), run)
+        if settled.failure:
+            raise StepError(f"artifact {name}", settled.failure.kind, settled.failure.message)
         return msgspec.msgpack.decode(settled.value, type=Artifact)
 
     async def open(self, artifact: Artifact) -> bytes:
         """The content of an artifact, verified against its hash. Not recorded: an artifact never changes."""
         return await self._cell.work.open(artifact)
+
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """The same piece by piece, in bounded memory, each verified before it is given out."""
+        return self._cell.work.pieces(artifact)
 
     @property
     def memory(self) -> Memory:

@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..eventstore.artifacts import Artifact, fetch, keep
+from ..eventstore.artifacts import Artifact, fetch, fetch_pieces, keep, keep_pieces
 from ..eventstore.errors import AppendError, LogError, StoreError
+from ..eventstore.parts import file_pieces
 from .agent import Agent
 from .decider import stream_of
 from .delegation import cause_of, child_id
@@ -121,13 +123,20 @@ class Work:
         await self._ours(cell.host.place(child, requested, cause_of(cell.stream, opened)))
         return child
 
-    async def keep(self, name: str, content: bytes) -> Artifact:
-        """Put an artifact of this task into the blobs."""
-        return await self._ours(keep(self._cell.host.log, self._cell.stream, name, content))
+    async def keep(self, name: str, content: bytes | Path) -> Artifact:
+        """Put an artifact of this task into the blobs; `OSError` for a file that cannot be read."""
+        log, stream = self._cell.host.log, self._cell.stream
+        if isinstance(content, Path):
+            return await self._ours(keep_pieces(log, stream, name, file_pieces(content)))
+        return await self._ours(keep(log, stream, name, content))
 
     async def open(self, artifact: Artifact) -> bytes:
         """The content of an artifact."""
         return await self._ours(fetch(self._cell.host.log, artifact))
+
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """The same, piece by piece."""
+        return fetch_pieces(self._cell.host.log, artifact)
 
     async def roles(self) -> Roles:
         """Who has which role now."""

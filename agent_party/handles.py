@@ -23,7 +23,7 @@ from .actors.statements import Decision
 from .actors.streaming import Piece
 from .actors.task_state import TASK, TaskState, WaitState
 from .actors.watch import Calm
-from .eventstore.artifacts import Artifact, fetch
+from .eventstore.artifacts import Artifact, fetch, fetch_pieces
 from .eventstore.reading import Commit
 from .signing import NO_ANSWER, open_approval, statement_about, statement_on, still
 
@@ -238,6 +238,10 @@ class TaskHandle(Generic[T]):
     async def artifact(self, artifact: Artifact) -> bytes:
         """The content of an artifact that the result names."""
         return await fetch(self._party.stack.log, artifact)
+
+    def pieces(self, artifact: Artifact) -> AsyncIterator[bytes]:
+        """The same piece by piece, in bounded memory, each verified before it is given out."""
+        return fetch_pieces(self._party.stack.log, artifact)
 
     async def _state(
         self,

@@ -4,16 +4,19 @@ import asyncio
 import errno
 import hashlib
 import os
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from agent_party.eventstore import blobs as blobs_module
+from agent_party.eventstore import parts
 from agent_party.eventstore.backends.blob_folder import FolderBlobs
 from agent_party.eventstore.backends.blob_memory import MemoryBlobs
 from agent_party.eventstore.backends.blob_s3 import S3Blobs
 from agent_party.eventstore.blobs import Blobs
+from agent_party.eventstore.commit import DataKey
 from agent_party.eventstore.errors import BlobError, StoreError, StoreFullError, StoreReadOnlyError
 from tests.s3_kit import new_bucket, overwrite
 from tests.services_kit import Services
@@ -145,6 +148,24 @@ class BlobsContract:
         left = await asyncio.gather(*(blobs.note("who", bytes([n]), new=True) for n in range(6)))
         assert sum(left) == 1
         assert (await blobs.notes(""))["who"] == bytes([left.index(True)])
+
+    async def test_what_is_too_large_for_one_goes_in_parts(self, blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In and out in bounded memory; see `tests/unit/test_parts.py` for what is noticed on the way."""
+        monkeypatch.setattr(parts, "PART", 10_000)
+        content = random.Random(1).randbytes(123_456)
+        sealer = parts.Sealer(bytes(32), "task/one", DataKey(bytes(16), bytes(range(32))))
+
+        async def source() -> AsyncIterator[bytes]:
+            for start in range(0, len(content), 7_001):
+                yield content[start : start + 7_001]
+
+        async def put(sealed: bytes) -> None:
+            await blobs.put(name_of(sealed), sealed)
+
+        made = await parts.put_parts(sealer, source(), put)
+        assert (made.size, len(made.parts)) == (123_456, 13)
+        assert {name async for name in blobs.names()} == {part.blob for part in made.parts}
+        assert b"".join([piece async for piece in parts.get_parts(sealer, made, blobs.get)]) == content
 
 
 class TestMemoryBlobs(BlobsContract):

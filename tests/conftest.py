@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.backends.kafka_address import address
 from tests.kafka_kit import delete, name
 from tests.services_kit import Services
 from tests.together import Sharing, begun
+
+settings.register_profile("party", deadline=None)  # nothing is timed in a test: other work may stand beside it
+settings.load_profile("party")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Sharing:

@@ -2,7 +2,8 @@
 
     python -m tests.campaigns.live_cells [--live 10000] [--passivated 100000] [--runtime local|ray] [--seed 1]
 
-Each part is one chunk: an interrupted campaign goes on with the part it had come to. Memory is PSS, of each process
+Each part is one chunk: an interrupted campaign goes on with the part it had come to, and one of another size does that
+part again. Memory is PSS, of each process
 that runs cells; Ray's own processes are counted beside.
 """
 
@@ -216,14 +217,16 @@ async def campaign(options: argparse.Namespace) -> Counter[str]:
     sizes = (options.live, options.passivated, options.messages)
     result = Result(f"live_cells_{options.runtime}", options.seed)
     for number, (part, size) in enumerate(zip((live, passivated, fairness), sizes, strict=True)):
-        if number < result.done or not size:
+        if not size or (number < result.done and result.counts[f"{part.__name__}_size"] == size):
             continue
         with tempfile.TemporaryDirectory(prefix="agent-party-cells-") as folder:
             began = time.monotonic()
             found = await part(Path(folder), options.runtime, size, random.Random(f"{part.__name__}:{options.seed}"))
-        found["seconds"] = round(time.monotonic() - began)
+        found |= Counter(seconds=round(time.monotonic() - began), size=size)
         named = Counter({f"{part.__name__}_{name}": value for name, value in found.items()})
         print(f"{part.__name__}: {dict(sorted(found.items()))}", flush=True)
+        for key in [key for key in result.counts if key.startswith(f"{part.__name__}_")]:
+            del result.counts[key]
         if not options.dry:
             result.add(number + 1, named)
         result.counts |= named

@@ -31,6 +31,7 @@ FINDINGS = {
     "wrong-slice",
     "wrong-format",
     "no-grant",
+    "sealed",
     "stale",
     "body-mismatch",
     "bad-signature",

@@ -1,0 +1,316 @@
+"""A graph in a Ladybug file: embedded, for the processes of one node. Disposable: deleted, it is made from the log.
+
+The live side and the scratch side are two files beside each other; a swap is a rename.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ...eventstore.backends.thread import Thread
+from ..graph import (
+    EDGE_FIELDS,
+    FOLD,
+    MOST,
+    NODE_FIELDS,
+    RELATIONS,
+    Changes,
+    EdgeRow,
+    GraphWrite,
+    NodeRow,
+    Read,
+    Ref,
+    Rows,
+    StatesAhead,
+    Way,
+)
+from ..graph_digest import digest_of
+from ..moments import Moment
+from ..sink import Ahead, Checkpoint, Id, Letter, Letters, Named, Sizes
+from . import graph_cypher as shared
+from .ladybug_door import ask_readonly
+from .ladybug_file import LadybugFile, rows_of
+
+T = TypeVar("T")
+_NO: Letters = {}
+_TEXT = ("stream", "commit", "event")
+_CHECKPOINT = "turn INT64, sizes STRING, version INT64, paused STRING, log STRING"
+_ROW = ("turn", "sizes", "version", "paused", "log")
+_SET = ", ".join(f"c.{name} = ${name}" for name in _ROW)
+_WORDS = ("capability", "state", "status", "version")
+
+
+def _columns(names: Iterable[str]) -> str:
+    kinds = ((name, "STRING" if name in _WORDS or name.endswith(_TEXT) else "INT64") for name in names)
+    return ", ".join(f"{name} {kind}" for name, kind in kinds)
+
+
+SCHEMA = (
+    *(f"CREATE NODE TABLE {label}(id STRING PRIMARY KEY, {_columns(NODE_FIELDS)})" for label in shared.LABELS.values()),
+    *(
+        f"CREATE REL TABLE {shared.TYPES[kind]}("
+        f"{', '.join(f'FROM {shared.LABELS[one]} TO {shared.LABELS[other]}' for one, other in pairs)}, "
+        f"key STRING, {_columns(EDGE_FIELDS)})"
+        for kind, pairs in RELATIONS.items()
+    ),
+    "CREATE NODE TABLE PartyLetter(stream STRING PRIMARY KEY, letter STRING)",
+    f"CREATE NODE TABLE PartyCheckpoint(name STRING PRIMARY KEY, {_CHECKPOINT})",
+)
+
+
+class LadybugDialect:
+    """See `graph_cypher.Dialect`."""
+
+    scope: Mapping[str, str] = {}
+
+    def label_of(self, variable: str) -> str:
+        return f"label({variable})"
+
+    def type_of(self, variable: str) -> str:
+        return f"label({variable})"
+
+    def size_of(self, slice: str) -> str:  # noqa: A002
+        return f"list_extract($sizes, {slice} + 1)"
+
+
+class LadybugGraph:
+    """``folder``: where the files lie, one for a projection and side. ``log``: the id of the log that it is of; the
+    graph of another one is thrown away."""
+
+    def __init__(self, folder: Path, log: bytes = b"", side: str = "") -> None:
+        self._folder, self._log, self._side = folder, log.hex(), side
+        self._thread = Thread("ladybug")
+        self._files: dict[str, LadybugFile] = {}
+        self.cypher = shared.Cypher(LadybugDialect())
+
+    # The sink
+
+    async def checkpoint(self, projection: Named) -> Checkpoint:
+        row = await self._read(projection.name, lambda connection: _row(connection, projection.name))
+        return _checkpoint(row) if row and row["log"] == self._log else Checkpoint()
+
+    async def apply(
+        self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
+    ) -> Checkpoint | None:
+        statements = list(self.cypher.writes(Changes(writes), one_shape=True))
+
+        def work(connection: Any) -> Checkpoint | None:
+            row = _row(connection, projection.name)
+            if row["log"] not in ("", self._log):
+                row = dict(_NOTHING)
+            if row["turn"] != before.turn:
+                return None
+            if not before.sizes:
+                _empty(connection)
+            for text, rows in statements:
+                connection.execute(text, {"rows": rows})
+            _write_letters(connection, letters)
+            row |= {"turn": _next(row["turn"]), "sizes": msgspec.json.encode(after).decode()}
+            row |= {"version": projection.version, "log": self._log}
+            _write_row(connection, projection.name, row)
+            return _checkpoint(row)
+
+        return await self._write(projection.name, work)
+
+    def ahead(self, projection: Named, before: Checkpoint) -> Ahead[GraphWrite, Read]:
+        async def load(streams: Sequence[str]) -> Mapping[str, str]:
+            text = f"UNWIND $ids AS one MATCH {self.cypher.node('n', FOLD, 'one')} RETURN n.id, n.state"
+            given = {"ids": list(streams)}
+            rows = await self._read(projection.name, lambda connection: rows_of(connection, text, given))
+            return {stream: state for stream, state in rows or ()}  # noqa: C416
+
+        return StatesAhead(load if before.sizes else None)
+
+    async def letters(self, projection: Named) -> dict[str, Letter]:
+        text = "MATCH (l:PartyLetter) RETURN l.stream, l.letter"
+        rows = await self._read(projection.name, lambda connection: rows_of(connection, text, {}))
+        return {stream: Letter(*msgspec.json.decode(letter)) for stream, letter in rows or ()}
+
+    async def digest(self, projection: Named) -> str:
+        return await digest_of(self, projection)
+
+    async def items(self, projection: Named, after: Id = (), limit: int = 1_000) -> list[tuple[Id, Any]]:
+        found = [] if after > ("~",) else await shared.ask_items(_Named(self, projection.name), after, limit)
+        letters = await self.letters(projection)
+        found += [(("~letter", stream), letter._asdict()) for stream, letter in sorted(letters.items())]
+        return [item for item in found if item[0] > after][:limit]
+
+    async def drop(self, projection: Named) -> None:
+        def work(connection: Any) -> None:
+            row = _row(connection, projection.name)
+            _empty(connection)
+            row |= {"turn": _next(row["turn"]), "sizes": "{}", "version": 0, "log": self._log}
+            _write_row(connection, projection.name, row)
+
+        await self._write(projection.name, work)
+
+    async def pause(self, projection: Named, reason: str) -> None:
+        def work(connection: Any) -> None:
+            row = _row(connection, projection.name)
+            row |= {"turn": _next(row["turn"]), "paused": reason, "log": self._log}
+            _write_row(connection, projection.name, row)
+
+        await self._write(projection.name, work)
+
+    def beside(self) -> "LadybugGraph":
+        return LadybugGraph(self._folder, bytes.fromhex(self._log), ".next")
+
+    async def swap(self, projection: Named, live: Checkpoint, scratch: Checkpoint) -> bool:
+        other, name = self.beside(), projection.name
+        try:
+            return await self._thread.run(lambda: _swap(self._file(name), other._file(name), name, live, scratch))
+        finally:
+            await other.close()
+
+    async def projections(self) -> list[str]:
+        found = []
+        for path in sorted(self._folder.glob(f"*{self._side}.lbug")):
+            name = path.name.removesuffix(f"{self._side}.lbug")
+            if "." not in name:
+                row = await self._read(name, lambda connection, name=name: _row(connection, name))  # type: ignore[misc]
+                found += [name] if row and row["sizes"] != "{}" and row["log"] == self._log else []
+        return found
+
+    async def close(self) -> None:
+        for file in self._files.values():
+            await self._thread.run(file.let_go)
+        self._thread.close()
+        self._thread = Thread("ladybug")
+
+    # What is asked
+
+    async def nodes(self, refs: Sequence[Ref]) -> list[NodeRow]:
+        return await shared.ask_nodes(self, refs)
+
+    async def edges(
+        self, refs: Sequence[Ref], way: Way = "both", kinds: Sequence[str] = (), when: Moment | None = None,
+        limit: int = MOST,
+    ) -> list[EdgeRow]:  # fmt: skip
+        return await shared.ask_edges(self, refs, way, kinds, when, limit)
+
+    async def scan(
+        self, when: Moment, but_not: Moment | None = None, kinds: Sequence[str] = (), limit: int = MOST
+    ) -> tuple[list[NodeRow], list[EdgeRow]]:
+        return await shared.ask_scan(self, when, but_not, kinds, limit)
+
+    async def touched(self, refs: Sequence[Ref], when: Moment) -> set[Ref]:
+        return await shared.ask_touched(self, refs, when)
+
+    async def named(self, name: str, limit: int = 10) -> list[Ref]:
+        return await shared.ask_named(self, name, limit)
+
+    async def query(self, cypher: str, parameters: Mapping[str, Any], limit: int = 10_000, seconds: float = 30) -> Rows:
+        file = self._file(_LIVE)
+        work = ask_readonly(cypher, parameters, limit, seconds)
+        return await self._thread.run(lambda: file.read_only(work)) or Rows([], [])
+
+    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+        return await self.ask_of(_LIVE, *statements)
+
+    async def slices(self) -> int:
+        return await self.slices_of(_LIVE)
+
+    async def ask_of(self, name: str, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+        """As `graph_cypher.Answers.ask`, of a projection by name."""
+
+        def work(connection: Any) -> list[list[list[Any]]]:
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            try:
+                if _row(connection, name)["log"] != self._log:
+                    return [[] for _ in statements]
+                return [rows_of(connection, text, _used(text, given)) for text, given in statements]
+            finally:
+                connection.execute("COMMIT")
+
+        answers = await self._read(name, work)
+        return [[] for _ in statements] if answers is None else answers
+
+    async def slices_of(self, name: str) -> int:
+        """As `graph_cypher.Answers.slices`, of a projection by name."""
+        row = await self._read(name, lambda connection: _row(connection, name))
+        return max(_checkpoint(row).sizes, default=0) + 1 if row else 1
+
+    async def _read(self, name: str, work: Callable[[Any], T]) -> T | None:
+        file = self._file(name)
+        return await self._thread.run(lambda: file.reading(work))
+
+    async def _write(self, name: str, work: Callable[[Any], T]) -> T:
+        file = self._file(name)
+        return await self._thread.run(lambda: file.writing(work))
+
+    def _file(self, name: str) -> LadybugFile:
+        if name not in self._files:
+            path = self._folder / f"{name}{self._side}.lbug"
+            self._files[name] = LadybugFile(path, SCHEMA)
+        return self._files[name]
+
+
+_LIVE = "relationships"
+"""The projection that is asked, where nobody says which."""
+_NOTHING: dict[str, Any] = {"turn": 0, "sizes": "{}", "version": 0, "paused": "", "log": ""}
+
+
+class _Named:
+    """What is asked of a projection by name."""
+
+    def __init__(self, graph: LadybugGraph, name: str) -> None:
+        self._graph, self._name, self.cypher = graph, name, graph.cypher
+
+    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+        return await self._graph.ask_of(self._name, *statements)
+
+    async def slices(self) -> int:
+        return await self._graph.slices_of(self._name)
+
+
+def _used(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Ladybug refuses parameters that a statement does not name."""
+    return {name: value for name, value in given.items() if f"${name}" in text}
+
+
+def _row(connection: Any, name: str) -> dict[str, Any]:
+    fields = ", ".join(f"c.{field}" for field in _ROW)
+    rows = rows_of(connection, f"MATCH (c:PartyCheckpoint {{name: $name}}) RETURN {fields}", {"name": name})
+    return dict(zip(_ROW, rows[0], strict=True)) if rows else dict(_NOTHING)
+
+
+def _write_row(connection: Any, name: str, row: Mapping[str, Any]) -> None:
+    connection.execute(f"MERGE (c:PartyCheckpoint {{name: $name}}) SET {_SET}", {"name": name, **row})
+
+
+def _checkpoint(row: Mapping[str, Any]) -> Checkpoint:
+    sizes = msgspec.json.decode(row["sizes"], type=dict[int, int])
+    return Checkpoint(sizes, row["turn"], row["version"], row["paused"])
+
+
+def _next(turn: int) -> int:
+    """The first turn is a random one, so that none comes twice, even if somebody deletes the file."""
+    return turn + 1 if turn else secrets.randbelow(2**40) + 1
+
+
+def _empty(connection: Any) -> None:
+    for label in (*shared.LABELS.values(), "PartyLetter"):
+        connection.execute(f"MATCH (n:{label}) DETACH DELETE n")
+
+
+def _write_letters(connection: Any, letters: Letters) -> None:
+    for stream, letter in letters.items():
+        if letter is None:
+            connection.execute("MATCH (l:PartyLetter {stream: $stream}) DELETE l", {"stream": stream})
+        else:
+            given = {"stream": stream, "letter": msgspec.json.encode(tuple(letter)).decode()}
+            connection.execute("MERGE (l:PartyLetter {stream: $stream}) SET l.letter = $letter", given)
+
+
+def _swap(live: LadybugFile, scratch: LadybugFile, name: str, at: Checkpoint, made: Checkpoint) -> bool:
+    def ready(now: Any, built: Any) -> bool:
+        mine, theirs = _row(now, name), _row(built, name)
+        if (mine["turn"], theirs["turn"]) != (at.turn, made.turn):
+            return False
+        _write_row(built, name, {**theirs, "turn": max(mine["turn"], theirs["turn"]) + 1, "paused": mine["paused"]})
+        return True
+
+    return live.replaced_by(scratch, ready)

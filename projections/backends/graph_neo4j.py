@@ -1,0 +1,283 @@
+"""A graph in Neo4j, by Bolt. The database is the party's alone: one that holds something else is refused.
+
+Nodes carry the generation that they belong to, so that a rebuild writes another beside the live one, and a swap changes
+one field. Each change holds a lock on the projection's own node while it compares the turn, writes, and moves it, in
+one transaction.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ...eventstore.errors import StoreBusyError, StoreError
+from ..graph import FOLD, MOST, Changes, EdgeRow, GraphWrite, NodeRow, Read, Ref, Rows, StatesAhead, Way
+from ..graph_digest import digest_of
+from ..moments import Moment
+from ..sink import Ahead, Checkpoint, Id, Letter, Letters, Named, Sizes
+from . import graph_cypher as shared
+from .neo4j_connection import Connection
+from .neo4j_door import ask_readonly
+
+if TYPE_CHECKING:
+    from neo4j import AsyncTransaction
+
+_NO: Letters = {}
+_ROW = ("turn", "sizes", "version", "paused", "generation", "log")
+_LETTER = ", ".join(f"l.{name}" for name in Letter._fields)
+_CLEAN = 5_000
+_TRIES = 8
+
+
+class Neo4jDialect:
+    """See `graph_cypher.Dialect`."""
+
+    scope: Mapping[str, str] = {"generation": "$generation"}
+
+    def label_of(self, variable: str) -> str:
+        return f"labels({variable})[0]"
+
+    def type_of(self, variable: str) -> str:
+        return f"type({variable})"
+
+    def size_of(self, slice: str) -> str:  # noqa: A002
+        return f"coalesce($sizes[{slice}], -1)"
+
+
+class Neo4jGraph:
+    """``log``: the id of the log that it is the graph of."""
+
+    def __init__(self, connection: Connection, log: bytes, side: str = "live") -> None:
+        self._connection, self._log, self._side = connection, log.hex(), side
+        self.cypher = shared.Cypher(Neo4jDialect())
+        connection.log = self._log
+
+    # The sink
+
+    async def checkpoint(self, projection: Named) -> Checkpoint:
+        async with self._connection.reading() as tx:
+            return _checkpoint(await self._row(tx, projection.name))
+
+    async def apply(
+        self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
+    ) -> Checkpoint | None:
+        changes = Changes(writes)
+        async with self._connection.writing() as tx:
+            row = await self._locked(tx, projection.name)
+            if row["turn"] != before.turn:
+                return None
+            old, turn = row["generation"], _next(row["turn"])
+            row |= {"sizes": msgspec.json.encode(after).decode(), "version": projection.version, "turn": turn}
+            if not before.sizes:
+                row["generation"] = f"{projection.name} {self._side} {turn}"
+            given = {"generation": row["generation"]}
+            for text, rows in self.cypher.writes(changes, one_shape=False):
+                await (await tx.run(text, rows=rows, **given)).consume()
+            await _write_letters(tx, letters, row["generation"])
+            await self._moved(tx, projection.name, row)
+            await tx.commit()
+        if old and not before.sizes:
+            await self._clean(old)
+        return _checkpoint(row)
+
+    def ahead(self, projection: Named, before: Checkpoint) -> Ahead[GraphWrite, Read]:
+        async def load(streams: Sequence[str]) -> Mapping[str, str]:
+            return await self._states(projection.name, streams)
+
+        return StatesAhead(load if before.sizes else None)
+
+    async def _states(self, name: str, streams: Sequence[str]) -> dict[str, str]:
+        text = f"UNWIND $ids AS one MATCH {self.cypher.node('n', FOLD, 'one')} RETURN n.id, n.state"
+        ((*rows,),) = await self._ask(name, (text, {"ids": list(streams)}))
+        return {stream: state for stream, state in rows}  # noqa: C416
+
+    async def letters(self, projection: Named) -> dict[str, Letter]:
+        text = f"MATCH (l:PartyLetter {{generation: $generation}}) RETURN {_LETTER}"
+        ((*rows,),) = await self._ask(projection.name, (text, {}))
+        return {row[0]: Letter(*row) for row in rows}
+
+    async def digest(self, projection: Named) -> str:
+        return await digest_of(self, projection)
+
+    async def items(self, projection: Named, after: Id = (), limit: int = 1_000) -> list[tuple[Id, Any]]:
+        named = self._named(projection.name)
+        found = [] if after > ("~",) else await shared.ask_items(named, after, limit)
+        letters = await self.letters(projection)
+        found += [(("~letter", stream), letter._asdict()) for stream, letter in sorted(letters.items())]
+        strange = "MATCH (n) WHERE n.generation IS NULL AND NOT n:PartyCheckpoint RETURN count(n)"
+        if len(found) < limit and (many := (await named.ask((strange, {})))[0][0][0]):
+            found.append((("~strange", ""), {"nodes": many}))
+        return [item for item in found if item[0] > after][:limit]
+
+    async def drop(self, projection: Named) -> None:
+        async with self._connection.writing() as tx:
+            row = await self._locked(tx, projection.name)
+            old = row["generation"]
+            row |= {"generation": "", "sizes": "{}", "version": 0, "turn": _next(row["turn"])}
+            await self._moved(tx, projection.name, row)
+            await tx.commit()
+        if old:
+            await self._clean(old)
+
+    async def pause(self, projection: Named, reason: str) -> None:
+        async with self._connection.writing() as tx:
+            row = await self._locked(tx, projection.name)
+            row |= {"paused": reason, "turn": _next(row["turn"])}
+            await self._moved(tx, projection.name, row)
+            await tx.commit()
+
+    def beside(self) -> "Neo4jGraph":
+        return Neo4jGraph(self._connection, bytes.fromhex(self._log), "beside")
+
+    async def swap(self, projection: Named, live: Checkpoint, scratch: Checkpoint) -> bool:
+        other = self.beside()
+        async with self._connection.writing() as tx:
+            mine, theirs = await self._locked(tx, projection.name), await other._locked(tx, projection.name)
+            if (mine["turn"], theirs["turn"]) != (live.turn, scratch.turn):
+                return False
+            old = mine["generation"]
+            mine |= {name: theirs[name] for name in ("generation", "sizes", "version")}
+            mine["turn"] = _next(mine["turn"])
+            theirs |= {"generation": "", "sizes": "{}", "version": 0, "turn": _next(theirs["turn"])}
+            await self._moved(tx, projection.name, mine)
+            await other._moved(tx, projection.name, theirs)
+            await tx.commit()
+        if old:
+            await self._clean(old)
+        return True
+
+    async def projections(self) -> list[str]:
+        text = "MATCH (c:PartyCheckpoint) WHERE c.side = $side AND c.sizes <> '{}' RETURN c.name ORDER BY c.name"
+        async with self._connection.reading() as tx:
+            return [row["c.name"] async for row in await tx.run(text, side=self._side)]
+
+    async def close(self) -> None:
+        if self._side == "live":
+            await self._connection.close()
+
+    # What is asked
+
+    async def nodes(self, refs: Sequence[Ref]) -> list[NodeRow]:
+        return await shared.ask_nodes(self, refs)
+
+    async def edges(
+        self, refs: Sequence[Ref], way: Way = "both", kinds: Sequence[str] = (), when: Moment | None = None,
+        limit: int = MOST,
+    ) -> list[EdgeRow]:  # fmt: skip
+        return await shared.ask_edges(self, refs, way, kinds, when, limit)
+
+    async def scan(
+        self, when: Moment, but_not: Moment | None = None, kinds: Sequence[str] = (), limit: int = MOST
+    ) -> tuple[list[NodeRow], list[EdgeRow]]:
+        return await shared.ask_scan(self, when, but_not, kinds, limit)
+
+    async def touched(self, refs: Sequence[Ref], when: Moment) -> set[Ref]:
+        return await shared.ask_touched(self, refs, when)
+
+    async def named(self, name: str, limit: int = 10) -> list[Ref]:
+        return await shared.ask_named(self, name, limit)
+
+    async def query(self, cypher: str, parameters: Mapping[str, Any], limit: int = 10_000, seconds: float = 30) -> Rows:
+        async with self._connection.reading(seconds) as tx:
+            row = await self._row(tx, "")
+        given = {"generation": row["generation"], **parameters}
+        return await ask_readonly(self._connection, cypher, given, limit, seconds)
+
+    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+        return await self._ask("", *statements)
+
+    async def slices(self) -> int:
+        async with self._connection.reading() as tx:
+            sizes = _checkpoint(await self._row(tx, "")).sizes
+        return max(sizes, default=0) + 1
+
+    def _named(self, name: str) -> "_Named":
+        return _Named(self, name)
+
+    async def _ask(self, name: str, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+        """Of one generation: where that was swapped away meanwhile, and may be half deleted, all is asked again."""
+        for _ in range(_TRIES):
+            async with self._connection.reading() as tx:
+                row = await self._row(tx, name)
+                answers = []
+                for text, given in statements:
+                    result = await tx.run(text, {**given, "generation": row["generation"]})
+                    answers.append([list(one.values()) async for one in result])
+                if (await self._row(tx, name))["generation"] == row["generation"]:
+                    return answers
+        raise StoreBusyError("the graph is rebuilt all the time: ask again")
+
+    # The projection's own node
+
+    async def _row(self, tx: "AsyncTransaction", name: str) -> dict[str, Any]:
+        """What is known of a projection; with no name, of the one that there is."""
+        text = f"MATCH (c:PartyCheckpoint) WHERE c.side = $side AND ($name = '' OR c.name = $name) {_RETURN}"
+        rows = [row.data() async for row in await tx.run(text, side=self._side, name=name)]
+        found = (
+            rows[0]
+            if rows
+            else {"turn": 0, "sizes": "{}", "version": 0, "paused": "", "generation": "", "log": self._log}
+        )
+        self._connection.check_log(str(found["log"]))
+        return found
+
+    async def _locked(self, tx: "AsyncTransaction", name: str) -> dict[str, Any]:
+        """The same, and nobody else changes it before this transaction ends."""
+        text = (
+            "MERGE (c:PartyCheckpoint {key: $key}) ON CREATE SET c.name = $name, c.side = $side, c.log = $log, "
+            f"c.turn = 0, c.sizes = '{{}}', c.version = 0, c.paused = '', c.generation = '' SET c.lock = true {_RETURN}"
+        )
+        given = {"key": f"{name} {self._side}", "name": name, "side": self._side, "log": self._log}
+        row = await (await tx.run(text, given)).single(strict=True)
+        self._connection.check_log(row["log"])
+        return dict(row)
+
+    async def _moved(self, tx: "AsyncTransaction", name: str, row: Mapping[str, Any]) -> None:
+        text = "MATCH (c:PartyCheckpoint {key: $key}) SET c += $row"
+        await (await tx.run(text, key=f"{name} {self._side}", row=dict(row))).consume()
+
+    async def _clean(self, generation: str) -> None:
+        """Delete a generation that nobody reads any more, a piece at a time. What a crash leaves the next one finds."""
+        with contextlib.suppress(StoreError):
+            for label in (*shared.LABELS.values(), "PartyLetter"):
+                await self._connection.delete(label, generation, _CLEAN)
+
+
+_RETURN = "RETURN " + ", ".join(f"c.{name} AS {name}" for name in _ROW)
+
+
+class _Named:
+    """What is asked of a projection by name, on whichever side."""
+
+    def __init__(self, graph: Neo4jGraph, name: str) -> None:
+        self._graph, self._name, self.cypher = graph, name, graph.cypher
+
+    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+        return await self._graph._ask(self._name, *statements)
+
+    async def slices(self) -> int:
+        return await self._graph.slices()
+
+
+def _checkpoint(row: Mapping[str, Any]) -> Checkpoint:
+    sizes = msgspec.json.decode(row["sizes"], type=dict[int, int])
+    return Checkpoint(sizes, row["turn"], row["version"], row["paused"])
+
+
+def _next(turn: int) -> int:
+    """The first turn is a random one, so that none comes twice, even if somebody empties the database."""
+    return turn + 1 if turn else secrets.randbelow(2**40) + 1
+
+
+async def _write_letters(tx: "AsyncTransaction", letters: Letters, generation: str) -> None:
+    rows = [letter._asdict() for letter in letters.values() if letter]
+    gone = [stream for stream, letter in letters.items() if letter is None]
+    key = "{generation: $generation, id: row.stream}"
+    if rows:
+        text = f"UNWIND $rows AS row MERGE (l:PartyLetter {key}) SET l += row"
+        await (await tx.run(text, rows=rows, generation=generation)).consume()
+    if gone:
+        text = "MATCH (l:PartyLetter {generation: $generation}) WHERE l.id IN $gone DELETE l"
+        await (await tx.run(text, gone=gone, generation=generation)).consume()

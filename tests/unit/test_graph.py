@@ -1,0 +1,97 @@
+"""The graph's answers agree with a brute-force fold of the log, on random histories read in any order."""
+
+import itertools
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from agent_party.projections.backends.graph_memory import MemoryGraph
+from agent_party.projections.blast import blast
+from agent_party.projections.graph import EdgeRow, NodeRow, Ref
+from agent_party.projections.moments import NOW, Moment
+from agent_party.projections.questions import at, diff, why
+from tests import graph_brute as brute
+from tests.graph_kit import RELATIONSHIPS, START, Life, project
+
+
+def moments(life: Life, chance: random.Random, many: int) -> list[Moment]:
+    """Now, the beginning, and random ones of each form."""
+    found = [NOW, Moment({})]
+    for _ in range(many):
+        commit = chance.choice(life.commits)
+        sizes = {part: chance.randint(0, size) for part, size in life.sizes.items()}
+        found += [
+            Moment(sizes),
+            Moment({}, chance.randint(START, life.clock)),
+            Moment({commit.slice: commit.position + 1}, commit.time),
+        ]
+    return found
+
+
+def edges(rows: Iterable[EdgeRow]) -> set[brute.Fact]:
+    return {(row.kind, row.source, row.target, row.made.commit) for row in rows}
+
+
+def nodes(rows: Iterable[NodeRow]) -> dict[Ref, str]:
+    return {row.ref: row.fields.get("status", "") for row in rows}
+
+
+async def graph_of(life: Life, chance: random.Random) -> MemoryGraph:
+    graph = MemoryGraph()
+    await project(graph, life.shuffled(chance), chance.choice([1, 7, 1_000]))
+    return graph
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_at_and_diff(seed: int) -> None:
+    chance, life = random.Random(seed), Life(seed)
+    graph, asked = await graph_of(life, chance), moments(life, chance, 4)
+    for when in asked:
+        picture, fold = await at(graph, when, limit=100_000), brute.Fold(brute.before(life.commits, when))
+        assert edges(picture.edges) == fold.edges
+        assert nodes(picture.nodes) == fold.nodes
+    for one, other in itertools.pairwise(asked):
+        told = await diff(graph, one, other, 100_000)
+        was, now = (brute.Fold(brute.before(life.commits, when)) for when in (one, other))
+        assert edges(told.came.edges) == now.edges - was.edges
+        assert edges(told.went.edges) == was.edges - now.edges
+        assert set(nodes(told.came.nodes)) == now.nodes.keys() - was.nodes.keys()
+        assert set(nodes(told.went.nodes)) == was.nodes.keys() - now.nodes.keys()
+        assert nodes(told.ended) == {
+            ref: now.nodes[ref] for ref in now.ended.keys() & was.own.keys() - was.ended.keys()
+        }
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_why(seed: int) -> None:
+    life = Life(seed, 150)
+    graph = await graph_of(life, random.Random(seed))
+    for artifact in life.made:
+        ref = Ref("artifact", artifact.blob.hex())
+        told = await why(graph, ref)
+        assert [(e.kind, e.made.stream, e.made.revision) for e in told.chain] == brute.why(life.commits, ref)
+        assert told.complete
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_blast(seed: int) -> None:
+    chance, life = random.Random(seed), Life(seed, 150)
+    graph = await graph_of(life, chance)
+    refs = [Ref("artifact", made.blob.hex()) for made in life.made] + [Ref("agent", name) for name in life.agents]
+    for ref in [*refs, *(Ref("task", task) for task in life.tasks)]:
+        for since in (None, *moments(life, chance, 1)[1:]):
+            told = await blast(graph, ref, since, 100_000)
+            assert {one.ref for one in told.reached} == brute.blast(life.commits, ref, since), (ref, since)
+
+
+async def test_the_order_in_which_slices_are_read_changes_nothing() -> None:
+    life, hashes = Life(7, 300), set[str]()
+    for seed in range(10):
+        hashes.add(await (await graph_of(life, random.Random(seed))).digest(RELATIONSHIPS))
+    assert len(hashes) == 1
+
+
+async def test_no_payload_is_in_it() -> None:
+    graph = await graph_of(Life(3, 300), random.Random(3))
+    assert "secret" not in repr([(side.nodes, side.edges) for side in graph._sides.values()])

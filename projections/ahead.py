@@ -1,11 +1,12 @@
 """Documents as a batch will leave them, and what writes do to documents: the same for every store of views."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from ..eventstore.reading import Commit
 from .projection import Add, Delete, Put, Views, Write
 from .sink import Named, Sizes
 
@@ -31,6 +32,9 @@ class DocumentsAhead:
             for write in self._writes.pop(name, ()):
                 apply_to(self._read, write)
         return self._read.get(name, {})
+
+    async def expect(self, commits: Sequence[Commit]) -> None:
+        """What they will ask for cannot be told before."""
 
     def add(self, writes: Iterable[Write]) -> list[Write]:
         """These come next."""

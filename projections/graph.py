@@ -10,6 +10,7 @@ What is asked is written once, in `questions`, for every store: a store gives no
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+from ..eventstore.reading import Commit
 from .moments import Moment
 from .sink import Sink
 
@@ -278,16 +279,20 @@ class StatesAhead:
         self._load = load
         self._states: dict[str, str] = {}
 
-    async def expect(self, streams: Iterable[str]) -> None:
-        """These will be read: load them at once."""
-        missing = sorted(set(streams) - self._states.keys())
+    async def expect(self, commits: Sequence[Commit]) -> None:
+        """Look up what is remembered of their streams, and of those that they follow from."""
+        causes = [commit.cause.stream.decode() for commit in commits if commit.cause]
+        await self._look_up({*causes, *(commit.stream for commit in commits if commit.events)})
+
+    async def _look_up(self, streams: set[str]) -> None:
+        missing = sorted(streams - self._states.keys())
         found = await self._load(missing) if self._load and missing else {}
         self._states |= {stream: found.get(stream, "") for stream in missing}
 
     async def read(self, stream: str) -> str:
         """What is remembered of a stream."""
         if stream not in self._states:
-            await self.expect([stream])
+            await self._look_up({stream})
         return self._states[stream]
 
     def add(self, writes: Iterable[GraphWrite]) -> list[GraphWrite]:

@@ -74,13 +74,6 @@ class Relationships:
             return _of_people(commit, _decoded(await read(commit.stream), _People))
         return []
 
-    def reads(self, commit: Commit) -> Iterator[str]:
-        """The streams that `writes` will ask about, as far as that can be told before."""
-        if commit.events and commit.stream.partition("/")[0] in ("task", "agent", "people"):
-            yield commit.stream
-            if commit.cause and commit.cause.stream.startswith(b"task/"):
-                yield commit.cause.stream.decode()
-
 
 class _OfTask:
     """What one commit of a task's stream says."""

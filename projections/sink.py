@@ -9,7 +9,7 @@ A sink has two sides. The live one is what readers see. The scratch one is where
 live one goes on; `swap` puts it in the live one's place at once, so that no reader sees a mix. The worker decides when.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -85,6 +85,10 @@ class Ahead(Protocol[W, R_co]):
     @property
     def read(self) -> R_co:
         """What is given to the projection's `writes`."""
+        ...
+
+    async def expect(self, commits: Sequence[Commit]) -> None:
+        """These commits come next: whatever they will ask for may be looked up at once."""
         ...
 
     def add(self, writes: Iterable[W]) -> list[W]:

@@ -189,7 +189,9 @@ class Worker(Generic[W, R]):
         clock = asyncio.get_running_loop().time
         size, until = 0, clock() + self.limits.seconds
         for first in range(0, len(rows), BATCH):
-            for commit in await self._log.commits(rows[first : first + BATCH], lenient=True):
+            commits = await self._log.commits(rows[first : first + BATCH], lenient=True)
+            await ahead.expect(commits)
+            for commit in commits:
                 new = ahead.add(await self.projection.writes(commit, ahead.read))
                 size += len(_encoder.encode(new))
                 writes += new

@@ -31,6 +31,7 @@ from agent_party.eventstore.artifacts import Artifact
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import Cause
 from agent_party.projections.graph import Graph
+from agent_party.projections.moments import NOW, Moment
 from agent_party.projections.relationships import Relationships
 from agent_party.projections.sink import Checkpoint
 
@@ -210,12 +211,27 @@ class Life(History):
                 self.add(f"agent/{agent}", Moved("archived"))
 
 
+def moments(life: Life, chance: random.Random, many: int) -> list[Moment]:
+    """Now, the beginning, and random ones of each form."""
+    found = [NOW, Moment({})]
+    for _ in range(many):
+        commit = chance.choice(life.commits)
+        sizes = {part: chance.randint(0, size) for part, size in life.sizes.items()}
+        found += [
+            Moment(sizes),
+            Moment({}, chance.randint(START, life.clock)),
+            Moment({commit.slice: commit.position + 1}, commit.time),
+        ]
+    return found
+
+
 async def project(graph: Graph, commits: Sequence[Commit], batch: int = 50) -> Checkpoint:
     """Carry commits into a graph, as a worker does."""
     checkpoint = await graph.checkpoint(RELATIONSHIPS)
     for start in range(0, len(commits), batch):
         ahead, writes = graph.ahead(RELATIONSHIPS, checkpoint), list[Any]()
         after = dict(checkpoint.sizes)
+        await ahead.expect(commits[start : start + batch])
         for commit in commits[start : start + batch]:
             writes += ahead.add(await RELATIONSHIPS.writes(commit, ahead.read))
             after[commit.slice] = commit.position + 1

@@ -184,7 +184,9 @@ def _shaped(
         shapes[tuple(sorted(fields))].append({**names, **{f"f_{name}": value for name, value in fields.items()}})
     for shape, shaped in sorted(shapes.items()):
         sets = ", ".join(f"{variable}.{name} = row.f_{name}" for name in shape)
-        ends = ", ".join(f"{variable}.{n} = coalesce({variable}.{n}, row.f_{n})" for n in shape if n.startswith("ended_"))
+        ends = ", ".join(
+            f"{variable}.{n} = coalesce({variable}.{n}, row.f_{n})" for n in shape if n.startswith("ended_")
+        )
         again = f" ON MATCH SET {ends}" if made and ends else ""
         yield f"{text} SET {sets}{again}" if sets else text, shaped
 

@@ -9,24 +9,9 @@ import pytest
 from agent_party.projections.backends.graph_memory import MemoryGraph
 from agent_party.projections.blast import blast
 from agent_party.projections.graph import EdgeRow, NodeRow, Ref
-from agent_party.projections.moments import NOW, Moment
 from agent_party.projections.questions import at, diff, why
 from tests import graph_brute as brute
-from tests.graph_kit import RELATIONSHIPS, START, Life, project
-
-
-def moments(life: Life, chance: random.Random, many: int) -> list[Moment]:
-    """Now, the beginning, and random ones of each form."""
-    found = [NOW, Moment({})]
-    for _ in range(many):
-        commit = chance.choice(life.commits)
-        sizes = {part: chance.randint(0, size) for part, size in life.sizes.items()}
-        found += [
-            Moment(sizes),
-            Moment({}, chance.randint(START, life.clock)),
-            Moment({commit.slice: commit.position + 1}, commit.time),
-        ]
-    return found
+from tests.graph_kit import RELATIONSHIPS, Life, moments, project
 
 
 def edges(rows: Iterable[EdgeRow]) -> set[brute.Fact]:

@@ -17,7 +17,17 @@ from agent_party.eventstore.founding import open_log
 from agent_party.eventstore.keyring import Keyring
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.tape import Entry, Tape
-from agent_party.eventstore.verify import DATA, Identity, Record, SliceState, StreamState, beginning, judge, parse
+from agent_party.eventstore.verify import (
+    DATA,
+    Identity,
+    Malformed,
+    Record,
+    SliceState,
+    StreamState,
+    beginning,
+    judge,
+    parse,
+)
 
 JOURNAL = "sqlite:///site/log.db"
 
@@ -112,12 +122,18 @@ class Truth(NamedTuple):
         return {record.commit for record in self.accepted}
 
 
-def judged(log: Identity, raws: list[bytes]) -> Truth:
-    """Apply the rule to every record of a tape, signatures included."""
+def judged(log: Identity, raws: list[bytes], *, lenient: bool = False) -> Truth:
+    """Apply the rule to every record of a tape, signatures included. ``lenient``: there may be what is no record."""
     parts: dict[int, SliceState] = {}
     truth = Truth([], [], {})
     for raw in raws:
-        record = parse(raw)
+        try:
+            record = parse(raw)
+        except Malformed:
+            if not lenient:
+                raise
+            truth.rejected.append("malformed")
+            continue
         stream, part = record.header.stream, record.header.slice
         state = truth.streams.get(stream) or beginning(log, stream)
         verdict = judge(log, parts.get(part, SliceState()), state, record)

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 from .backends.index_file import IndexDamaged
 from .commit import Built
 from .errors import AppendError, LogError, LogRolledBack, StoreBusyError, StoreError, UnknownOutcomeError
-from .index import Behind, Index
-from .pending import Appended, Pending
+from .index import Behind, Held, Index
+from .pending import Appended, Pending, SliceSealed
 from .tape import START, Attempt, Entry, Indefinite, Tape
-from .verify import SliceState, StreamState, judge, parse
+from .verify import SLICE_STREAM, SliceState, StreamState, judge, parse, slice_of
 
 GROUP = 256
 PATIENCE = 1.0
@@ -29,7 +29,8 @@ _TURNS = 8
 class Appender:
     """The one writer of a lane in this process. Holds the lane's lock while it reads and writes.
 
-    ``heal(generation)``: read everything again, because the index of that generation is damaged.
+    ``heal(generation)``: read everything again, because the index of that generation is damaged. ``others()``: read on
+    in the other lanes, because of `Held`. ``held``: that was why reading ended.
     """
 
     def __init__(self, lane: int, tape: Tape, index: Index, put_blob: Callable[[bytes], Awaitable[None]]) -> None:
@@ -37,6 +38,8 @@ class Appender:
         self.lock = asyncio.Lock()
         self.grown: Callable[[], None] = lambda: None
         self.heal: Callable[[int], Awaitable[None]] | None = None
+        self.others: Callable[[], Awaitable[None]] | None = None
+        self.held = False
         self._queue: list[Pending] = []
         self._gathering = False
         self._task: asyncio.Task[None] | None = None
@@ -95,7 +98,7 @@ class Appender:
             return False
         try:
             return self._settle_at_once([pending for pending in group if not pending.done])
-        except (Behind, IndexDamaged, Indefinite):
+        except (Behind, Held, IndexDamaged, Indefinite):
             return False
         except Exception as error:  # as in `_run`
             for pending in group:
@@ -129,16 +132,23 @@ class Appender:
 
     async def _settled(self, group: list[Pending]) -> None:
         """Settle a group, over a damaged index if need be: its records are found again where they stand."""
-        for attempt in range(_HEALINGS):
+        healings = 0
+        while True:
             generation = self._index.generation
             try:
                 async with self.lock:
                     await self._settle(group)
-                break
+                return
             except IndexDamaged:
-                if self.heal is None or attempt == _HEALINGS - 1:
+                healings += 1
+                if self.heal is None or healings == _HEALINGS:
                     raise
                 await self.heal(generation)
+            except Held:
+                self._expire(group)
+                if self.others is None:
+                    raise
+                await self.others()
 
     async def _settle(self, group: list[Pending]) -> None:
         while group := await self._prepared(group):
@@ -200,13 +210,18 @@ class Appender:
 
     def _build(self, pending: Pending) -> AppendError | None:
         """See that a pending append has bytes which the rule would accept now; or why it is refused."""
+        number = slice_of(self._index.log, pending.stream)
+        sealed = self._index.part(number)[0].sealed and not SLICE_STREAM.fullmatch(pending.stream)
+        if sealed or self._index.lane_of(number) != self.lane:
+            if self._stands(pending):
+                return None
+            return SliceSealed(pending.stream.decode(), f"slice {number} is sealed, or goes on in another lane")
         state = self._index.state(pending.stream)
         if (built := pending.built) and pending.basis:
             part = self._index.part(built.slice)[0]
             if pending.basis == (state, part) or self._acceptable(built, state, part):
                 return None
-            if pending.sent and (position := self._index.find(pending.stream, built.commit)) is not None:
-                pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time, built.size))
+            if self._stands(pending):
                 return None
         pending.built, pending.basis, pending.sent = None, None, False
         try:
@@ -221,6 +236,15 @@ class Appender:
         else:
             pending.built, pending.basis = built, (state, self._index.part(built.slice)[0])
         return None
+
+    def _stands(self, pending: Pending) -> bool:
+        """Whether what was sent was accepted without this append being told; then it is now."""
+        built = pending.built if pending.sent else None
+        position = self._index.find(pending.stream, built.commit) if built else None
+        if built is None or position is None:
+            return False
+        pending.succeed(Appended(built.revision, built.commit, built.slice, position, built.time, built.size))
+        return True
 
     def _acceptable(self, built: Built, state: StreamState, part: SliceState) -> bool:
         """Whether the rule would accept these very bytes if they came next."""
@@ -276,10 +300,14 @@ class Appender:
         return None if taken.finding else taken.position
 
     async def read(self, limit: int = 2_000) -> bool:
-        """Read on by up to ``limit`` entries; False at the end. Call with the lock held."""
+        """Read on by up to ``limit`` entries; False at the end, or where it is `held`. Call with the lock held."""
         entries = await self._tape.read(self.lane, self.seen.place, limit)
-        await self.take(entries, {})
-        return bool(entries)
+        try:
+            await self.take(entries, {})
+            self.held = False
+        except Held:
+            self.held = True
+        return bool(entries) and not self.held
 
     async def catch_up(self) -> None:
         """Read to the end. Call with the lock held."""

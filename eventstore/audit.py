@@ -17,7 +17,7 @@ from .backends.index_file import IndexFile
 from .checkpoints import Checkpoint, remembered
 from .datakeys import DataKeys
 from .errors import CorruptLogError, EventStoreError, KeyringError, PayloadError
-from .index import Index, Taken
+from .index import Held, Index, Taken
 from .keyring import Keyring
 from .log import Log
 from .tape import Entry, Tape
@@ -106,13 +106,11 @@ async def audit_journal(tape: Tape, identity: Identity, keyring: Keyring, keys: 
     # Read before the tape is: whatever is remembered later holds more than this.
     kept, why = _kept(keyring, identity)
     with tempfile.TemporaryDirectory(prefix="agent-party-audit-") as folder:
-        index = Index(
-            identity, IndexFile(Path(folder) / "index.db", os.urandom(32), identity.log_id), accepted_only=False
-        )
+        file = IndexFile(Path(folder) / "index.db", os.urandom(32), identity.log_id)
+        index = Index(identity, file, accepted_only=False, lanes=tape.lanes)
         try:
             walk = _Walk(tape, identity, index, keys)
-            for lane in range(tape.lanes):
-                await walk.lane(lane)
+            await walk.lanes()
             await walk.look_at_identity()
             return walk.report(kept, why)
         finally:
@@ -130,9 +128,29 @@ class _Walk:
         self._at: dict[str, Any] = {}
         self._findings: Counter[str] = Counter()
 
-    async def lane(self, lane: int) -> None:
+    async def lanes(self) -> None:
+        """Judge every lane to its end, those that are held up by another as far as they go each time."""
+        places = dict.fromkeys(range(self._tape.lanes), 0)
+        held = list(places)
+        while held and not self._stopped:
+            before = dict(places)
+            held = [lane for lane in held if await self._is_held(lane, places)]
+            if held and places == before:
+                self._stopped, self._finding = True, "gap"
+                self._at = {"lane": held[0], "place": places[held[0]] + 1}
+                self._detail = "a slice is opened here, and the seal that it names is not to be found"
+
+    async def _is_held(self, lane: int, places: dict[int, int]) -> bool:
+        """Judge a lane; whether another must be read first."""
+        try:
+            await self._judge(lane, places)
+        except Held:
+            return True
+        return False
+
+    async def _judge(self, lane: int, places: dict[int, int]) -> None:
         """Judge a lane to its end; on a tape of accepted records only, to the first that is not."""
-        after, limit, trouble = 0, _BATCH, None
+        after, limit, trouble = places[lane], _BATCH, None
         while not self._stopped:
             try:
                 entries = await self._tape.read(lane, after, limit)
@@ -147,9 +165,9 @@ class _Walk:
                     self._damaged(trouble, after + 1)
                 return
             for entry in entries:
-                after = entry.place
                 if not await self._take(lane, entry):
                     return
+                after = places[lane] = entry.place
 
     async def _take(self, lane: int, entry: Entry) -> bool:
         """Judge one entry; whether to go on."""

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Collection
 
 from .commit import SigningKey
-from .errors import GrantEndedError, WrongKeyError
+from .errors import EventStoreError, GrantEndedError, WrongKeyError
 from .log import Log, Writer
 from .verify import MAX_GRANTS, OWNER, WRITER, ZERO, StreamState, slice_of
 
@@ -19,7 +19,12 @@ class Issuer:
         self._log = log
 
     async def ensure_certified(self) -> None:
-        """Certify the issuing key in every slice that does not have it yet; returns when all have."""
+        """Certify the issuing key in every slice that does not have it yet; returns when all have.
+
+        A slice whose mover has died between sealing and opening it is opened.
+        """
+        for number in self._log.index.sizes():
+            await self.open(number)
         key = self._log.keyring.issuing(self._log.identity).public
         await self._in_all_slices(b"certify", lambda number: None if self._certificate(number, key) else key)
 
@@ -37,6 +42,30 @@ class Issuer:
         if public == self._log.keyring.issuing(self._log.identity).public:
             await self.rotate()
         await self._in_all_slices(b"revoke", lambda number: self._certificate(number, public))
+
+    async def move(self, number: int, lane: int) -> None:
+        """Have a slice go on in another lane. Whoever appends meanwhile waits; nobody's commit is refused or lost."""
+        if not 0 <= number < self._log.identity.slices or not 0 <= lane < self._log.tape.lanes:
+            has = f"{self._log.identity.slices} slices and {self._log.tape.lanes} lanes"
+            raise EventStoreError(f"slice {number} cannot be moved to lane {lane}: this log has {has}, from 0")
+
+        def goal(number: int) -> bytes | None:
+            there = self._sealed(number) or self._log.index.lane_of(number) == lane
+            return None if there else lane.to_bytes(4)
+
+        await self._log.refresh()
+        if goal(number):
+            await self._in_slice(b"seal", goal, number, self._log.keyring.root(self._log.identity))
+        await self.open(number)
+
+    async def open(self, number: int) -> None:
+        """Open a sealed slice where it was sent; nothing happens if it is not sealed."""
+        root = self._log.keyring.root(self._log.identity) if self._sealed(number) else None
+        while root and self._sealed(number):
+            await self._in_slice(b"open", lambda number: self._sealed(number) or None, number, root)
+
+    def _sealed(self, number: int) -> bytes:
+        return self._log.index.part(number)[0].sealed
 
     async def grant(self, stream: str, public: bytes, *, holder: bytes = bytes(16)) -> bytes:
         """Grant a stream to a key: as owner, ending the owner before, or as one writer of an inbox.

@@ -18,6 +18,9 @@ from .tape import START, Entry
 from .tree import TILE, Tree, root_over
 from .verify import (
     CONTROL,
+    SIGN_TAG,
+    SLICE_STREAM,
+    ZERO,
     Event,
     Header,
     Identity,
@@ -28,6 +31,8 @@ from .verify import (
     beginning,
     judge,
     parse,
+    parse_body,
+    signature_holds,
     slice_of,
 )
 
@@ -37,6 +42,10 @@ _STATES = 20_000
 
 class Behind(Exception):
     """Another process has read further, and wrote it to the file: `Index.jump` to where it is, and ask again."""
+
+
+class Held(Exception):
+    """A slice's opening stands in this lane, and the seal that it names was not read yet: read on in other lanes."""
 
 
 class Taken(NamedTuple):
@@ -95,9 +104,12 @@ class Index:
         parts, seen = self._file.load()
         if seen.get(lane, START).place <= self.seen.get(lane, START).place:
             raise IndexDamaged("states in the index are newer than what it says was read")
-        self.parts |= {number: part for number, part in parts.items() if self._lane(number) == lane}
-        self.seen[lane] = seen[lane]
-        self._unbound.add(lane)
+        before = {number: self.lane_of(number) for number in parts}
+        ahead = {one: entry for one, entry in seen.items() if entry.place > self.seen.get(one, START).place}
+        lanes = ahead.keys() if any(part[0].lane >= 0 for part in parts.values()) else {lane}  # slices may have moved
+        self.parts |= {number: part for number, part in parts.items() if before[number] in lanes}
+        self.seen |= {one: ahead[one] for one in lanes}
+        self._unbound |= lanes
         for listener in self.listeners:
             listener(b"")
 
@@ -123,8 +135,10 @@ class Index:
         self._unbound.discard(lane)
         return True
 
-    def _lane(self, part: int) -> int:
-        return part * self._lanes // self.log.slices
+    def lane_of(self, number: int) -> int:
+        """The lane in which a slice goes on, as far as was read: where it began, or where the last seal sent it."""
+        lane = self.part(number)[0].lane
+        return lane if 0 <= lane < self._lanes else number * self._lanes // self.log.slices
 
     def position_at(self, lane: int, place: int) -> int | None:
         """The position of the record at a place that was read, or None if it was not accepted."""
@@ -154,7 +168,10 @@ class Index:
             self.flush()
 
     def take(self, lane: int, entry: Entry, *, own: bool = False) -> Taken:
-        """Judge the next entry of a lane. On a store of accepted records only, another one is `CorruptLogError`."""
+        """Judge the next entry of a lane. On a store of accepted records only, another one is `CorruptLogError`.
+
+        `Held`, and nothing was taken, if other lanes must be read first.
+        """
         if len(self._rows) >= 2 * FLUSH_ROWS:
             self.flush()
         taken = self._judge(lane, entry, own)
@@ -172,6 +189,8 @@ class Index:
         except Malformed:
             return Taken("malformed", -1, None, [])
         header = record.header
+        if self.lane_of(header.slice) != lane and header.slice < self.log.slices:
+            return self._elsewhere(record)
         part, tree = self.part(header.slice)
         verdict = judge(self.log, part, self.state(header.stream), record, own=own)
         if verdict.finding:
@@ -180,6 +199,19 @@ class Index:
         row = Row(header.slice, tree.size, lane, entry.place, header.stream, header.revision, record.commit)
         self._accept(row, verdict.stream, tree, tuple([event.type for event in verdict.events]))
         return Taken("", row.position, record, verdict.events)
+
+    def _elsewhere(self, record: Record) -> Taken:
+        """A record in another lane than its slice's: not accepted, but an opening may only have been read too soon."""
+        header = record.header
+        ours = header.kind == CONTROL and header.grant == ZERO and header.log_id == self.log.log_id
+        if ours and SLICE_STREAM.fullmatch(header.stream) and slice_of(self.log, header.stream) == header.slice:
+            with contextlib.suppress(Malformed):
+                ((opening, *_), root) = parse_body(record)
+                to_come = opening.type == b"open" and not self._knows(header.stream, opening.payload)
+                signed = to_come and root == header.body_root
+                if signed and signature_holds(self.log.root, SIGN_TAG + record.commit, record.signature):
+                    raise Held
+        return Taken("elsewhere", -1, record, [])
 
     def take_own(self, lane: int, entry: Entry, built: Built, state: StreamState, part: SliceState) -> int | None:
         """Take what this process built on these very states and has read back; its position, or None: judge it.
@@ -221,6 +253,8 @@ class Index:
         if finding == "unlinked":
             known = header.prev == beginning(self.log, header.stream).head or self._knows(header.stream, header.prev)
             return "stale" if known else "gap"
+        if finding == "sealed":
+            return "stale"
         if finding == "no-grant" and header.kind != CONTROL and self._knows(header.stream, header.grant):
             return "stale"
         return finding

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -11,12 +11,13 @@ from .appending import Appender
 from .backends.index_file import IndexDamaged, IndexFile, delete
 from .errors import EventStoreError, LogRolledBack, StoreBusyError, StoreError, UnknownOutcomeError
 from .index import Behind, Index
-from .pending import Appended, Pending, Prepare
+from .pending import Appended, Pending, Prepare, SliceSealed
 from .tape import Tape
 from .verify import MAX_STREAM, STREAM, Identity, StreamState, slice_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_AGAIN = 0.02
 GRACE = 1.0
 """Seconds after an append's deadline in which what the store says last is still waited for."""
 
@@ -54,11 +55,11 @@ class Lanes:
             self.index = await self._read_all(check)
         self.appenders = self._over(self.index)
         for appender in self.appenders:
-            appender.grown, appender.heal = self._grown, self.heal
+            appender.grown, appender.heal, appender.others = self._grown, self.heal, self._read_others
 
     def of(self, stream: bytes) -> Appender:
-        """The appender of the lane in which a stream lies."""
-        return self.appenders[slice_of(self._identity, stream) * self._tape.lanes // self._identity.slices]
+        """The appender of the lane in which a stream's slice goes on."""
+        return self.appenders[self.index.lane_of(slice_of(self._identity, stream))]
 
     async def submit(self, stream: str, prepare: Prepare, deadline: float) -> Appended | None:
         """Append in turn with the others on the stream, within ``deadline`` seconds."""
@@ -75,10 +76,22 @@ class Lanes:
                 await self._resolve(stream, name, until)
             if self._closed:
                 raise StoreError("the log is closed")
-            pending = Pending(name, prepare, until, self._found_out)
-            return await self._answer(stream, pending)
+            return await self._appended(stream, name, prepare, until)
         finally:
             self._pass_on(stream)
+
+    async def _appended(self, stream: str, name: bytes, prepare: Prepare, until: float) -> Appended | None:
+        """Append where the stream's slice goes on; while it is sealed, wait until it is opened again."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                return await self._answer(stream, Pending(name, prepare, until, self._found_out))
+            except SliceSealed as error:
+                if clock() + _AGAIN >= until:
+                    late = f"the slice of {stream} was sealed and is not open yet; nothing was written: try again"
+                    raise StoreBusyError(late) from error
+            await asyncio.sleep(_AGAIN)
+            await self.catch_up()
 
     async def _turn(self, stream: str, until: float) -> None:
         """Wait until those who were first on the stream are done."""
@@ -150,8 +163,12 @@ class Lanes:
 
     async def catch_up(self) -> None:
         """Read every lane to its end, and see that what was read before is still there."""
-        for appender in self.appenders:
-            await self.mended(self._catch_up, appender)
+        await _whole(self.appenders, lambda appender: self.mended(self._catch_up, appender))
+
+    async def _read_others(self) -> None:
+        """Read on everywhere, for an append in a lane where nothing can be read before another lane is."""
+        await asyncio.sleep(_AGAIN)
+        await self.catch_up()
 
     async def read_on(self, appender: Appender) -> bool:
         """Read on in a lane; at its end, see that what was read before is still there. Whether anything was new."""
@@ -208,9 +225,10 @@ class Lanes:
         file = IndexFile(self._path, self._secret, self._identity.log_id)
         try:
             index = Index(self._identity, file, accepted_only=self._tape.conditional, lanes=self._tape.lanes)
-            for appender in self._over(index):
+            appenders = self._over(index)
+            for appender in appenders:
                 await appender.bind()
-                await appender.catch_up()
+            await _whole(appenders, Appender.catch_up)
             check(index)
         except BaseException:
             file.close()
@@ -228,6 +246,17 @@ class Lanes:
         appender = self.of(stream)
         async with appender.lock:
             return await appender.state(stream)
+
+
+async def _whole(appenders: Sequence[Appender], read: Callable[[Appender], Awaitable[None]]) -> None:
+    """Read all lanes, as often as one that was held up by another can go on."""
+    while True:
+        before = [appender.seen.place for appender in appenders]
+        for appender in appenders:
+            await read(appender)
+        held = any(appender.held for appender in appenders)
+        if not held or before == [appender.seen.place for appender in appenders]:
+            return
 
 
 def _continues(index: Index, known: dict[int, tuple[int, bytes]]) -> None:

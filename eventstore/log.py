@@ -37,7 +37,7 @@ from .errors import (
 from .index import Index
 from .keyring import Keyring
 from .lanes import Lanes
-from .pending import Appended
+from .pending import Appended, SliceSealed
 from .reading import Commit, Opener, checked
 from .tape import Tape
 from .verify import (
@@ -207,7 +207,10 @@ class Log:
             part = self.index.part(built.slice)[0]
             if key.public != (self.identity.root if grant == ZERO else part.issuers.get(grant, key.public)):
                 raise WrongKeyError(f"the key for a {kind.decode()} on {stream} is not the one its certificate names")
-            if finding := judge(self.identity, part, state, parse(built.raw), own=True).finding:
+            finding = judge(self.identity, part, state, parse(built.raw), own=True).finding
+            if finding == "sealed":
+                raise SliceSealed(stream, f"slice {built.slice} is sealed")
+            if finding:
                 raise ControlRefusedError(stream, kind.decode(), finding)
             return built
 
@@ -339,6 +342,8 @@ class Log:
                     await asyncio.sleep(_CALM)
                 elif await self._lanes.mended(self._lanes.read_on, appender):
                     self._notify()
+                elif appender.held:
+                    await asyncio.sleep(_CALM)
 
     def streams(self, prefix: str = "", after: str = "", limit: int = 1_000) -> list[str]:
         """Stream names with a prefix, sorted."""

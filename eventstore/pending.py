@@ -21,6 +21,13 @@ class Appended(NamedTuple):
     size: int = 0
 
 
+class SliceSealed(AppendError):
+    """The stream's slice goes on in another lane, or nowhere yet: not refused, to be sent again where it goes on.
+
+    Never reaches a caller.
+    """
+
+
 class Prepare(Protocol):
     """Builds the record on a stream's state; raises an `AppendError` to refuse; None: there is nothing to write."""
 

@@ -186,7 +186,7 @@ class IndexFile:
         return self._rows("SELECT * FROM record WHERE stream = ? ORDER BY position", (stream,))
 
     def after(self, had: Mapping[int, int], have: Mapping[int, int], limit: int) -> list[Row]:
-        """Accepted records beyond ``had``, in tape order within each lane."""
+        """Accepted records beyond ``had``, each slice's in order, and in tape order within each lane."""
         found: list[Row] = []
         for part, size in have.items():
             if (first := had.get(part, 0)) < size:
@@ -195,7 +195,7 @@ class IndexFile:
                 rows = self._rows(query, (part, first, wanted))
                 if [row.position for row in rows] != list(range(first, first + wanted)):
                     raise IndexDamaged(f"{self.path}: records of slice {part} are missing")
-                found += rows
+                found += _of_one_lane(rows)
         return sorted(found, key=lambda row: (row.lane, row.place))[:limit]
 
     def streams(self, prefix: bytes, after: bytes, limit: int) -> list[bytes]:
@@ -276,3 +276,9 @@ def _turn(path: Path) -> Iterator[None]:
     with Path(f"{path}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _of_one_lane(rows: list[Row]) -> list[Row]:
+    """The first of a slice's rows, as long as they lie in one lane: places compare within a lane only."""
+    moved = next((number for number, row in enumerate(rows) if row.lane != rows[0].lane), len(rows))
+    return rows[:moved]

@@ -54,8 +54,8 @@ BUGS = {
 """,
     ),
     NEEDS_A_JUMP: (
-        "if pending.sent and (position := self._index.find(pending.stream, built.commit)) is not None:",
-        "if False and (position := 0):",
+        "        built = pending.built if pending.sent else None\n",
+        "        built = None\n",
     ),
 }
 AT_ONCE = {

@@ -2,6 +2,7 @@
 
 from tests.mutants.approvals import APPROVALS
 from tests.mutants.budgets import BUDGETS, LIMITS
+from tests.mutants.lanes import LANES
 from tests.mutants.planting import Mutant
 from tests.mutants.scale import LIFECYCLE, SCALE
 
@@ -314,4 +315,5 @@ MUTANTS = (
     *BUDGETS,
     *LIMITS,
     *KIT,
+    *LANES,
 )

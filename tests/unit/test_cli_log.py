@@ -35,6 +35,17 @@ def test_streams_and_their_events(seen: tuple[Cli, str]) -> None:
     assert "task.completed" in cli.text("log", "read", f"task/{task}")
 
 
+def test_slices_and_where_they_lie(cli: Cli) -> None:
+    cli.ask()
+    rows = cli.json("log", "slices")
+    assert [row["slice"] for row in rows] == list(range(16))
+    assert {(row["lane"], row["sealed"]) for row in rows} == {(0, False)}
+    assert cli.json("log", "slices", "--move", "3", "--to", "0") == rows, "it is there already"
+    assert "16 slices and 1 lanes" in cli.json("log", "slices", "--move", "3", "--to", "1", code=2)["message"]
+    assert cli.json("log", "slices", "--move", "3", code=2)["error"] == "InputError"
+    assert "sealed" not in cli.text("log", "slices")
+
+
 @pytest.mark.parametrize("arguments", [("log", "read"), ("log", "head"), ("replay",), ("log", "export", "out.party")])
 @pytest.mark.parametrize("stream", ["task/nosuchtask", "nonsense", "keys/99"])
 def test_an_unknown_stream_is_3(seen: tuple[Cli, str], arguments: tuple[str, ...], stream: str) -> None:

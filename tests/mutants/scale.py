@@ -121,7 +121,7 @@ SCALE = (
     ),
     Mutant(
         "overlay-of-a-batch",
-        "projections/worker.py",
+        "projections/ahead.py",
         "                apply_to(self._read, write)\n            else:\n",
         "                pass\n            else:\n",
         _PROJECTION,

@@ -24,7 +24,6 @@ VECTORS = ROOT / "tests" / "vectors" / "log-format"
 GOOD = sorted(path.stem for path in VECTORS.glob("good/*.party"))
 BAD = sorted(path.stem for path in VECTORS.glob("bad/*.party"))
 FINDINGS = {
-    "sealed",
     "not-an-export",
     "wrong-root",
     "wrong-log",

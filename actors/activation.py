@@ -8,15 +8,15 @@ again and not done again, also after a crash: the ids stand in the commits.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from ..eventstore.errors import ConflictError, EventStoreError, GrantEndedError, IdReusedError, UnknownOutcomeError
 from ..eventstore.log import Log, Writer
 from ..eventstore.reading import Commit, request_digest
-from ..eventstore.snapshots import Snapshots
+from ..eventstore.snapshots import NOWHERE, Part, Place, Snapshots
 from ..eventstore.verify import Cause
 from .errors import MovedError
 
@@ -28,10 +28,27 @@ _AT_ONCE = 50
 _log = logging.getLogger("agent_party")
 
 
+_Part = tuple[bytes, dict[bytes, tuple[bytes, int]], int, dict[int, Any]]
+"""A snapshot or a part of one: the state but for the list that grows, recent ids, that list's length, its changes."""
+
+
+class Growing(NamedTuple):
+    """A list in a state that grows with the stream, of which a snapshot keeps only what has changed.
+
+    ``name`` of the attribute, ``item``: the type of its items, ``changed(event)``: the places of items that an event
+    may change or add. Items may also go, from the end.
+    """
+
+    name: str
+    item: Any
+    changed: Callable[[Any], Iterable[int]]
+
+
 class Fold(Generic[S]):
     """How commits become state. ``program`` names the code, version included; snapshots of another are not used.
 
     ``trusted``: the state is known to come back from a snapshot as it was; else that is checked for each snapshot.
+    ``growing``: the part of it that grows, if the rest does not; then a snapshot costs what came since the one before.
     """
 
     def __init__(
@@ -42,38 +59,84 @@ class Fold(Generic[S]):
         program: str,
         *,
         trusted: bool = True,
+        growing: Growing | None = None,
     ) -> None:
         self.initial, self.evolve, self.state_type, self.program = initial, evolve, state_type, program
-        self.trusted = trusted
+        self.trusted, self.growing = trusted, growing
+        item: Any = growing.item if growing else Any
+        self.parts: msgspec.msgpack.Decoder[_Part] = msgspec.msgpack.Decoder(
+            tuple[bytes, dict[bytes, tuple[bytes, int]], int, dict[int, item]]
+        )
 
 
 class Folded(Generic[S]):
-    """A fold that has come to a revision. ``packed``: bytes of the snapshot that it came from, if it did."""
+    """A fold that has come to a revision. ``kept``: where the newest snapshot of it was made, ``packed``: its bytes."""
 
     def __init__(self, fold: Fold[S], stream: str) -> None:
         self.fold, self.stream = fold, stream
         self.state, self.revision, self.head = fold.initial(), 0, b""
         self.recent: dict[bytes, tuple[bytes, int]] = {}
-        self.packed = 0
+        self.packed, self.kept = 0, NOWHERE
+        self._changed: set[int] = set()
 
     def add(self, commit: Commit) -> None:
         """Evolve by one commit."""
         self.state = self.fold.evolve(self.state, commit)
         self.revision, self.head = commit.revision, commit.hash
+        if self.fold.growing:
+            for event in commit.events:
+                self._changed.update(self.fold.growing.changed(event))
         if commit.digest:
             self.recent[commit.id] = (commit.digest, commit.revision)
             if len(self.recent) > WINDOW:
                 del self.recent[next(iter(self.recent))]
 
-    def pack(self) -> bytes:
-        """State and recent ids, as a snapshot holds them."""
-        return msgspec.msgpack.encode((msgspec.msgpack.encode(self.state), self.recent))
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return Place(self.revision, self.head)
 
-    def unpack(self, data: bytes, revision: int, head: bytes) -> None:
-        """The reverse of `pack`."""
-        state, recent = msgspec.msgpack.decode(data, type=tuple[bytes, dict[bytes, tuple[bytes, int]]])
-        self.state = msgspec.msgpack.decode(state, type=self.fold.state_type)
-        self.recent, self.revision, self.head, self.packed = recent, revision, head, len(data)
+    def pack(self) -> bytes:
+        """State and recent ids as a snapshot holds them: of the part that grows, what has changed since `kept`."""
+        if (growing := self.fold.growing) is None:
+            return msgspec.msgpack.encode((msgspec.msgpack.encode(self.state), self.recent, 0, {}))
+        items = getattr(self.state, growing.name)
+        changed = {place: items[place] for place in sorted(self._changed) if place < len(items)}
+        try:
+            setattr(self.state, growing.name, [])
+            rest = msgspec.msgpack.encode(self.state)
+        finally:
+            setattr(self.state, growing.name, items)
+        return msgspec.msgpack.encode((rest, self.recent, len(items), changed))
+
+    def was_kept(self, packed: bytes) -> Place:
+        """A snapshot was made of this; after which one."""
+        before, self.kept, self.packed = self.kept, self.place if self.fold.growing else NOWHERE, len(packed)
+        self._changed.clear()
+        return before
+
+    def was_lost(self) -> None:
+        """The snapshot that was made last is not there: the next one is whole."""
+        self.kept = NOWHERE
+        if self.fold.growing:
+            self._changed.update(range(len(getattr(self.state, self.fold.growing.name))))
+
+    def unpack(self, parts: Sequence[Part]) -> None:
+        """The reverse of `pack`, part by part. Changes nothing where it raises."""
+        growing, items = self.fold.growing, list[Any]()
+        rest, recent, data = b"", self.recent, b""
+        for _, data in parts:
+            rest, recent, count, changed = self.fold.parts.decode(data)
+            for place, item in changed.items():
+                items[place : place + 1] = [item]
+            del items[count:]
+            if len(items) != count:
+                raise ValueError("a part of the snapshot is missing")
+        state = msgspec.msgpack.decode(rest, type=self.fold.state_type)
+        if growing:
+            setattr(state, growing.name, items)
+        self.state, self.recent, (self.revision, self.head), self.packed = state, recent, parts[-1].place, len(data)
+        self.kept = self.place if growing else NOWHERE
 
 
 async def load(
@@ -81,10 +144,10 @@ async def load(
 ) -> Folded[S]:
     """The fold of a stream at its head, or at a revision; from a snapshot and the tail where there is one."""
     folded = Folded(fold, stream)
-    kept = snapshots.load(stream, fold.program) if snapshots and at is None else None
-    if kept and await _stands(log, stream, kept[0], kept[1]):
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError):
-            folded.unpack(kept[2], kept[0], kept[1])
+    kept = snapshots.load(stream, fold.program) if snapshots and at is None else []
+    if kept and await _stands(log, stream, kept[-1].place):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, TypeError, ValueError):
+            folded.unpack(kept)
     head = (await log.state(stream)).revision if at is None else at
     for first in range(folded.revision + 1, head + 1, _AT_ONCE):
         async for commit in log.read(stream, first, min(head, first + _AT_ONCE - 1)):
@@ -93,10 +156,10 @@ async def load(
     return folded
 
 
-async def _stands(log: Log, stream: str, revision: int, head: bytes) -> bool:
+async def _stands(log: Log, stream: str, place: Place) -> bool:
     """Whether the chain has this commit at this revision: a snapshot is believed no further."""
-    async for commit in log.read(stream, revision, revision, lenient=True):
-        return commit.hash == head
+    async for commit in log.read(stream, place.revision, place.revision, lenient=True):
+        return commit.hash == place.head
     return False
 
 
@@ -205,11 +268,12 @@ class Activation(Generic[S]):
         return own
 
     def _maybe_snapshot(self) -> None:
-        """After so many commits, and not before as many bytes were recorded as the last snapshot had.
+        """After so many commits, and not before about as many bytes were recorded as the last snapshot had.
 
-        So all snapshots of a stream together are no larger than a few times what was recorded, however it grows.
+        So all snapshots of a stream together are no larger than a few times what was recorded, however it grows. A part
+        may be twice as large as what it is of: most of it are the same values.
         """
-        if self._written >= self._snapshot_size:
+        if self._written * (2 if self.fold.growing else 1) >= self._snapshot_size:
             self.snapshot(SNAPSHOT_EVERY)
 
     @property
@@ -229,11 +293,13 @@ class Activation(Generic[S]):
                         "the state of %s does not survive being stored: no snapshot of it is kept", self.stream
                     )
                     return
-                self.snapshots.save(self.stream, self.folded.revision, self.folded.head, self.fold.program, packed)
+                before = self.folded.was_kept(packed)
+                if not self.snapshots.save(self.stream, self.folded.place, self.fold.program, packed, before):
+                    self.folded.was_lost()
             except (TypeError, ValueError, OverflowError, RecursionError, EventStoreError) as error:
                 _log.warning("no snapshot of %s is kept: %s", self.stream, error)
 
     def _comes_back(self, packed: bytes) -> bool:
         again = Folded(self.fold, self.stream)
-        again.unpack(packed, self.folded.revision, self.folded.head)
+        again.unpack([Part(self.folded.place, packed)])
         return bool(again.state == self.state)

@@ -1,11 +1,12 @@
 """A task's state: the fold of its stream."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from ..eventstore.reading import Commit
-from .activation import Fold
+from .activation import Fold, Growing
 from .budgets import Accounted, Budget, Raised, Spent
 from .events import (
     ABANDONED,
@@ -349,7 +350,16 @@ def _of_a_wait(wait: WaitState, event: Attempted | Held | Freed | Signed | Escal
             wait.escalated, wait.due = True, event.due
 
 
-TASK = Fold(TaskState, evolve, TaskState, "task/3")
+def _changed(event: object) -> Iterable[int]:
+    """The waits that an event opens or changes."""
+    if isinstance(event, Advanced):
+        yield from (opened.wait for opened in event.opened)
+        yield from (settled.wait for settled in event.settled)
+    elif isinstance(event, Attempted | Held | Freed | Signed | Escalated | Accounted):
+        yield event.wait
+
+
+TASK = Fold(TaskState, evolve, TaskState, "task/4", growing=Growing("waits", WaitState, _changed))
 
 
 def abandoned(settled: Settled) -> bool:

@@ -22,7 +22,7 @@ from unittest import mock
 from agent_party import Agent, Party, Task
 from agent_party.actors.activation import Activation
 from agent_party.actors.events import Advanced
-from agent_party.eventstore.snapshots import Snapshots
+from agent_party.eventstore.snapshots import NOWHERE, Place, Snapshots
 from agent_party.eventstore.verify import DATA
 
 from .measure import Clock, Figure, Report, ratios
@@ -109,9 +109,9 @@ def watching() -> Iterator[dict[str, list[Lump]]]:
     found: dict[str, list[Lump]] = {}
     save, snapshot = Snapshots.save, Activation.snapshot
 
-    def saved(store: Snapshots, stream: str, revision: int, head: bytes, program: str, state: bytes) -> None:
-        found.setdefault(stream, []).append(Lump(revision, len(state), 0))
-        save(store, stream, revision, head, program, state)
+    def saved(store: Snapshots, stream: str, place: Place, program: str, state: bytes, after: Place = NOWHERE) -> bool:
+        found.setdefault(stream, []).append(Lump(place.revision, len(state), 0))
+        return save(store, stream, place, program, state, after)
 
     def taken(activation: "Activation[Any]", worth: int = 1) -> None:
         before = len(found.get(activation.stream, ()))

@@ -192,8 +192,22 @@ CHECKPOINTS = (
     Mutant(
         "snapshots-geometric",
         "actors/activation.py",
-        "        if self._written >= self._snapshot_size:\n",
+        "        if self._written * (2 if self.fold.growing else 1) >= self._snapshot_size:\n",
         "        if True:\n",
+        ("tests/unit/test_snapshots.py",),
+    ),
+    Mutant(
+        "snapshots-of-all-that-changed",
+        "actors/task_state.py",
+        "        yield from (settled.wait for settled in event.settled)\n",
+        "",
+        ("tests/unit/test_snapshots.py",),
+    ),
+    Mutant(
+        "snapshots-in-a-row",
+        "eventstore/snapshots.py",
+        "                if after != (parts[-1].place if parts else NOWHERE):\n",
+        "                if False:\n",
         ("tests/unit/test_snapshots.py",),
     ),
 )

@@ -1,5 +1,6 @@
 """A party: agents, their tasks, and the log they live on."""
 
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -28,6 +29,7 @@ from .cluster.ray_environment import prepare
 from .cluster.settings import Settings, chosen_runtime, load
 from .cluster.wiring import Stack, open_stack
 from .eventstore.ambient import readable_id
+from .graph import PartyGraph
 from .handles import EntityHandle, TaskHandle
 from .people import PeopleHandle
 
@@ -131,6 +133,7 @@ class Party:
             self._undo()
             if runtime:
                 await runtime.close()
+            await self.graph.close()
         finally:
             await self.stack.close()
 
@@ -209,6 +212,11 @@ class Party:
     def people(self) -> PeopleHandle:
         """Who has which role."""
         return PeopleHandle(self)
+
+    @functools.cached_property
+    def graph(self) -> PartyGraph:
+        """Who did what with what, as of any moment; opened when it is first asked."""
+        return PartyGraph(self.stack)
 
     async def leave_in_inbox(self, stream: str, stated: Stated) -> None:
         """Append a signed statement to a stream's inbox, for its owner to read."""

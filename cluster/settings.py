@@ -81,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def graph_path(self) -> Path:
-        """The file of the embedded graph."""
+        """The folder of the embedded graph."""
         return _path(self.graph, "graph", "ladybug") if self.graph else self.folder / "graph"
 
 

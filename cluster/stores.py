@@ -1,5 +1,7 @@
 """From a store's URL to the store: the one place that knows which backend stands behind which scheme."""
 
+import os
+
 from ..actors.errors import ConfigurationError
 from ..eventstore.backends.blob_folder import FolderBlobs
 from ..eventstore.backends.sqlite import SqliteTape
@@ -8,6 +10,7 @@ from ..eventstore.errors import StoreError
 from ..eventstore.founding import EMBEDDED_SLICES
 from ..eventstore.tape import Tape
 from ..projections.backends.views_sqlite import SqliteViews
+from ..projections.graph import Graph
 from ..projections.projection import Views
 from .settings import Settings, kafka_address, scheme_of
 
@@ -51,6 +54,20 @@ def open_views(settings: Settings, log_id: bytes) -> Views:
             return SqliteViews(settings.views_path, log_id)
         case scheme:
             raise _not_yet("views", scheme)
+
+
+def open_graph(settings: Settings, log_id: bytes) -> Graph:
+    """The graph of this log. Nothing is opened, and no server is asked, before the graph is."""
+    match scheme_of(settings.graph):
+        case "" | "ladybug":
+            from ..projections.backends.graph_ladybug import LadybugGraph
+
+            return LadybugGraph(settings.graph_path, log_id)
+        case _:
+            from ..projections.backends.graph_neo4j import Neo4jGraph
+            from ..projections.backends.neo4j_connection import Connection
+
+            return Neo4jGraph(Connection(settings.graph, os.environ.get("PARTY_GRAPH_PASSWORD", "")), log_id)
 
 
 def _s3(url: str) -> Blobs:

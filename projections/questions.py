@@ -11,6 +11,8 @@ LIMIT = 1_000
 DEPTH = 8
 MOST_DEPTH = 32
 _FAR = 2**62
+_TELL = ("agent", "task")
+"""Kinds of nodes that have streams of their own."""
 
 
 class Picture(NamedTuple):
@@ -84,7 +86,15 @@ def checked_kinds(kinds: Iterable[str], *, nodes: bool = True) -> tuple[str, ...
 async def at(graph: Graph, when: Moment = NOW, kinds: Sequence[str] = (), limit: int = LIMIT) -> Picture:
     """What there is at a moment, of these kinds of nodes and edges; the ends of edges are always shown."""
     nodes, edges = await graph.scan(when, None, checked_kinds(kinds), limit + 1)
-    more = max(len(nodes), len(edges)) > limit
+    more = len(edges) > limit
+    untold = [kind for kind in kinds if kind in KINDS and kind not in _TELL]
+    touching = [kind for kind, pairs in RELATIONS.items() if any(set(pair) & set(untold) for pair in pairs)]
+    if touching:  # no stream of their own tells of these: they are there as long as something touches them
+        _, by = await graph.scan(when, None, touching, limit + 1)
+        ends = {ref for edge in by for ref in (edge.source, edge.target) if ref.kind in untold}
+        nodes = sorted([*nodes, *await graph.nodes(sorted(ends))])
+        more = more or len(by) > limit
+    more = more or len(nodes) > limit
     return Picture(await _with_ends(graph, nodes[:limit], edges[:limit], when), _as_of(edges[:limit], when), more)
 
 
@@ -145,10 +155,10 @@ async def why(graph: Graph, ref: Ref) -> Why:
 
 
 async def path(
-    graph: Graph, one: Ref, other: Ref, when: Moment = NOW, kinds: Sequence[str] = (), depth: int = DEPTH
+    graph: Graph, one: Ref, other: Ref, when: Moment | None = None, kinds: Sequence[str] = (), depth: int = DEPTH
 ) -> list[EdgeRow] | None:
     """The shortest way from one node to another over at most ``depth`` edges, whichever way they point; None if
-    there is none. `TooLargeError` if there is too much in between."""
+    there is none. Over all edges there ever were, or those there are at a moment. `TooLargeError` if there is too much in between."""
     if not 1 <= depth <= MOST_DEPTH:
         raise GraphError(f"a path has 1 to {MOST_DEPTH} edges, not {depth}")
     kinds = checked_kinds(kinds, nodes=False)

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..actors import errors as actors
 from ..eventstore import errors as store
+from ..projections import graph_errors as graph
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,6 +42,8 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
     (actors.MovedError, UNAVAILABLE),
     (actors.RuntimeUnavailableError, UNAVAILABLE),
     (actors.PartyError, USAGE),
+    (graph.UnknownNodeError, NOT_FOUND),
+    (graph.GraphError, USAGE),
     (store.IdReusedError, USAGE),
     (store.PayloadError, USAGE),
     (store.SchemaError, USAGE),

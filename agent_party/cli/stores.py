@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from ..cluster.settings import scheme_of
 from ..eventstore import checkpoints
 from ..projections.worker import DEAD_LETTERS
 from .doctor import FINE, NOTE, PROBLEM, Finding
@@ -24,6 +25,7 @@ async def look(party: "Party") -> AsyncIterator[Finding]:
     yield _keys(party)
     async for finding in _views(party, commits):
         yield finding
+    yield await _graph(party, commits)
 
 
 def _checkpoint(party: "Party", commits: int) -> Finding:
@@ -57,3 +59,21 @@ async def _views(party: "Party", commits: int) -> AsyncIterator[Finding]:
         yield Finding(
             "views", PROBLEM, f"{len(dead)} dead letters: {which}", "report them: a projection cannot read these"
         )
+
+
+async def _graph(party: "Party", commits: int) -> Finding:
+    """The party needs no graph: where that is away, only `party graph` is."""
+    from ..eventstore.errors import EventStoreError
+    from ..projections.relationships import Relationships
+
+    settings = party.settings
+    if scheme_of(settings.graph) in ("", "ladybug") and not settings.graph_path.exists():
+        return Finding("graph", FINE, "nobody has asked it yet; it is made from the log when somebody does")
+    try:
+        now = await party.graph.store.checkpoint(Relationships())
+    except EventStoreError as error:
+        advice = "the party goes on without it; what is missing is made from the log when it is back"
+        return Finding("graph", PROBLEM, str(error), advice)
+    behind = commits - sum(now.sizes.values())
+    held = f", paused: {now.paused}" if now.paused else ""
+    return Finding("graph", FINE, f"{behind:,} commits behind; it catches up when it is asked{held}")

@@ -158,7 +158,8 @@ async def path(
     graph: Graph, one: Ref, other: Ref, when: Moment | None = None, kinds: Sequence[str] = (), depth: int = DEPTH
 ) -> list[EdgeRow] | None:
     """The shortest way from one node to another over at most ``depth`` edges, whichever way they point; None if
-    there is none. Over all edges there ever were, or those there are at a moment. `TooLargeError` if there is too much in between."""
+    there is none. Over all edges there ever were, or those there are at a moment.
+    `TooLargeError` if there is too much in between."""
     if not 1 <= depth <= MOST_DEPTH:
         raise GraphError(f"a path has 1 to {MOST_DEPTH} edges, not {depth}")
     kinds = checked_kinds(kinds, nodes=False)

@@ -33,7 +33,7 @@ async def keep(log: Log, stream: str, name: str, content: bytes) -> Artifact:
     secret = sealing.event_key(sealing.hkdf_extract(salt, key.secret), 0)
     sealed = sealing.encrypt(secret, content, _bound(log.identity.log_id, stream, key.id))
     blob = sha256(sealed)
-    await log.blobs.put(blob, sealed)
+    await log.puts.put(blob, sealed)
     return Artifact(name, blob, len(content), stream, key.id, salt)
 
 
@@ -47,9 +47,15 @@ async def keep_pieces(log: Log, stream: str, name: str, source: AsyncIterable[by
     async def put(sealed: bytes) -> None:
         await log.blobs.put(sha256(sealed), sealed)
 
-    made = await put_parts(Sealer(log.identity.log_id, stream, key), source, put)
-    packed = made.packed()
-    await put(packed)
+    pin = await log.puts.begin()  # for all parts: a sweep takes none before the list is named
+    try:
+        made = await put_parts(Sealer(log.identity.log_id, stream, key), source, put)
+        packed = made.packed()
+        await put(packed)
+    except BaseException:
+        log.puts.end(pin)
+        raise
+    log.puts.hold(pin, sha256(packed))
     return Artifact(name, sha256(packed), made.size, stream, key.id, b"", len(made.parts))
 
 

@@ -40,7 +40,7 @@ class Blobs(Protocol):
         ...
 
     async def has(self, name: bytes) -> bool:
-        """Whether the blob is here, set aside or not."""
+        """Whether the blob is here and not set aside."""
         ...
 
     def names(self) -> AsyncIterator[bytes]:
@@ -52,7 +52,7 @@ class Blobs(Protocol):
         ...
 
     async def set_aside(self, name: bytes, run: str) -> None:
-        """Move a blob to where only `get` and `has` find it, under the name of a sweep. Nothing if it is not here."""
+        """Move a blob to where only `get` finds it, under the name of a sweep. Nothing if it is not here."""
         ...
 
     def aside(self) -> AsyncIterator[tuple[bytes, str]]:

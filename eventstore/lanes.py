@@ -93,6 +93,10 @@ class Lanes:
             await asyncio.sleep(_AGAIN)
             await self.catch_up()
 
+    def in_doubt(self, stream: bytes) -> bool:
+        """Whether it is not known what became of the last append on a stream."""
+        return stream in self._doubts
+
     async def _turn(self, stream: str, until: float) -> None:
         """Wait until those who were first on the stream are done."""
         turn = asyncio.get_running_loop().create_future()

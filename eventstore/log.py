@@ -9,6 +9,7 @@ occupies the expected revision. Neither needs a transaction, a lease or a leader
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
@@ -38,6 +39,7 @@ from .index import Index
 from .keyring import Keyring
 from .lanes import Lanes
 from .pending import Appended, SliceSealed
+from .puts import Puts
 from .reading import Commit, Opener, checked
 from .tape import Tape
 from .verify import (
@@ -88,6 +90,7 @@ class Log:
         folder = keyring.log_folder(identity)
         self.keys = DataKeys(folder / "keys.db", keyring.secret(identity, "wrapping"), self.ambient.random)
         self.opener = Opener(identity, self.keys, blobs, codec)
+        self.puts = Puts(blobs, identity.log_id, self.ambient.random)
         self.checkpoint_file = folder / "checkpoint"
         self._lanes = Lanes(identity, tape, index, keyring.secret(identity, "index"), self._put_blob, self._notify)
         self._grown = asyncio.Event()
@@ -188,7 +191,12 @@ class Log:
             draft = Draft(stream, payloads, identifier, now, salt, digest, correlation, authority, cause)
             return build(self.identity, draft, state.head, expected + 1, writer.grant, writer.key, INLINE)
 
-        appended = await self._lanes.submit(writer.stream, prepare, deadline)
+        submit = functools.partial(self._lanes.submit, writer.stream, prepare, deadline)
+        if any(named) or any(len(payload.plaintext) > INLINE - 16 for payload in payloads):
+            names = {name for blobs in named for name in blobs}
+            appended = await self.puts.naming(names, submit, lambda: self._lanes.in_doubt(stream))
+        else:
+            appended = await submit()
         self._maybe_remember()
         assert appended is not None
         return appended
@@ -269,20 +277,21 @@ class Log:
         """The commits of index rows, in the same order. ``lenient``: unknown events come as `Opaque`."""
         generation = self.index.generation
         try:
-            records = await self._records(rows)
+            records = await self.records(rows)
         except (CorruptLogError, LogRolledBack) as error:
             if isinstance(error, CorruptLogError) and error.finding != "altered":
                 raise
             # Tape or index: read without the index, the tape shows which.
             await self._lanes.heal(generation)
             rows = self.index.rows_at([(row.part, row.position) for row in rows])
-            records = await self._records(rows)
+            records = await self.records(rows)
         return [
             await self.opener.commit(*record, row.position, lenient=lenient)
             for row, record in zip(rows, records, strict=True)
         ]
 
-    async def _records(self, rows: Sequence[Row]) -> list[tuple[Record, list[Event]]]:
+    async def records(self, rows: Sequence[Row]) -> list[tuple[Record, list[Event]]]:
+        """The records of index rows with their events, as they stand: nothing is decrypted."""
         raws: dict[tuple[int, int], bytes] = {}
         for lane in {row.lane for row in rows}:
             places = [row.place for row in rows if row.lane == lane]
@@ -365,6 +374,7 @@ class Log:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.tape.close)
             stack.push_async_callback(self.blobs.close)
+            stack.push_async_callback(self.puts.close)
             stack.callback(self.keys.close)
             stack.callback(self._lanes.close)
             await self._lanes.finish()

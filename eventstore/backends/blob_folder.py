@@ -48,7 +48,7 @@ class FolderBlobs:
         return content
 
     async def has(self, name: bytes) -> bool:
-        return await asyncio.to_thread(lambda: self.path(name).exists() or self._set_aside(name) is not None)
+        return await asyncio.to_thread(self.path(name).exists)
 
     async def names(self) -> AsyncIterator[bytes]:
         for path in await asyncio.to_thread(lambda: list(self.folder.glob("??/*"))):

@@ -35,7 +35,7 @@ class MemoryBlobs:
         return content
 
     async def has(self, name: bytes) -> bool:
-        return name in self.contents or any(other == name for other, _ in self.set_apart)
+        return name in self.contents
 
     async def names(self) -> AsyncIterator[bytes]:
         for name in list(self.contents):

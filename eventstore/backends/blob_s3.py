@@ -85,9 +85,7 @@ class S3Blobs:
         return content
 
     async def has(self, name: bytes) -> bool:
-        return await self._do(
-            lambda: self._stat(self._key(name)) is not None or next(self._asides(name), None) is not None
-        )
+        return await self._do(lambda: self._stat(self._key(name)) is not None)
 
     async def names(self) -> AsyncIterator[bytes]:
         async for found in self._listed("blobs/"):

@@ -90,7 +90,7 @@ class BlobsContract:
         await blobs.set_aside(name, "one")
         assert [n async for n in blobs.names()] == []
         assert [found async for found in blobs.aside()] == [(name, "one")]
-        assert await blobs.has(name)
+        assert not await blobs.has(name)
         assert await blobs.get(name) == b"content"
 
     async def test_what_is_set_aside_is_put_anew(self, blobs: Blobs) -> None:

@@ -135,17 +135,6 @@ def keyring(held: "Keyring") -> Iterator[Finding]:
         yield Finding("keyring", FINE, f"{held.folder}: {len(keys)} keys, only yours to read")
 
 
-def blobs(settings: "Settings") -> Iterator[Finding]:
-    """Whether the folder of the blobs can be used."""
-    folder = settings.blobs_path
-    if not folder.exists():
-        yield Finding("blobs", FINE, "none yet")
-    elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding("blobs", PROBLEM, f"{folder} may not be read and written", f"chmod -R u+rwX {folder}")
-    else:
-        yield Finding("blobs", FINE, f"{folder}: {sum(1 for _ in folder.glob('??/*')):,} blobs")
-
-
 def runtime(settings: "Settings") -> Iterator[Finding]:
     """What `auto` comes to, and whether Ray is ready where it is needed."""
     from ..cluster.settings import chosen_runtime

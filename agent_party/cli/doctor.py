@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 async def doctor(session: Session) -> Answer:
     """Check each setting: Python, code, journal, keys, log, checkpoint, views, blobs, runtime, extras."""
     from ..actors.errors import PartyError
-    from . import checks, stores
+    from . import blob_checks, checks, stores
 
     findings = [checks.python(tuple(sys.version_info[:3]))]
     try:
@@ -45,7 +45,7 @@ async def doctor(session: Session) -> Answer:
     findings += attempted("journal", lambda: checks.journal(settings))
     findings += attempted("keyring", lambda: checks.keyring(session.keyring(settings)))
     findings += await _stores(session, settings, stores)
-    findings += attempted("blobs", lambda: checks.blobs(settings))
+    findings += await blob_checks.look(settings)
     findings += attempted("runtime", lambda: checks.runtime(settings))
     findings += attempted("extras", checks.extras)
     return _answer(findings)

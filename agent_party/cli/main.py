@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import agents, asking, doctor, forking, graph, histories, keys, log, replay, schedules, tasks
+from . import agents, asking, blobs, doctor, forking, graph, histories, keys, log, replay, schedules, tasks
 from .output import USAGE, line
 from .session import USAGE_ERROR, App, AsJson, Debug, Journal, Session, StateDir
 
@@ -46,6 +46,7 @@ app.add_typer(agents.group, name="agent")
 app.add_typer(schedules.group, name="schedule")
 app.add_typer(log.group, name="log")
 app.add_typer(graph.group, name="graph")
+app.add_typer(blobs.group, name="blobs")
 app.add_typer(keys.group, name="keys")
 asking.register(app)
 replay.register(app)

@@ -181,7 +181,7 @@ class S3Blobs:
         try:
             self._ask("PUT", key, body=content, headers=headers)
         except StoreError as error:
-            if self._may_be_made(error):
+            if self.may_be_made(error):
                 self._make_bucket()
                 self._ask("PUT", key, body=content, headers=headers)
             elif getattr(error.__cause__, "code", "") == "NotImplemented" and headers:
@@ -190,7 +190,7 @@ class S3Blobs:
             else:
                 raise
 
-    def _may_be_made(self, error: StoreError) -> bool:
+    def may_be_made(self, error: StoreError) -> bool:
         """Whether it failed for want of a bucket that the first put makes."""
         return self.address.create and getattr(error.__cause__, "code", "") == "NoSuchBucket"
 
@@ -216,7 +216,7 @@ class S3Blobs:
         except Gone:
             return None
         except StoreError as error:
-            if self._may_be_made(error):
+            if self.may_be_made(error):
                 return None
             raise
         try:
@@ -261,7 +261,9 @@ class S3Blobs:
                 raise
 
     def _clock(self) -> Any:
-        return from_http_header(self._ask("HEAD", None).headers["date"])
+        # Not HEAD, whose answer has no body to say what is wrong.
+        asked = {"list-type": "2", "max-keys": "1", "prefix": self.address.prefix}
+        return from_http_header(self._ask("GET", None, query_params=asked).headers["date"])
 
     def _ask(self, method: str, key: str | None, **options: Any) -> Any:
         """One request. The client's public calls can neither say If-None-Match nor show the server's time."""

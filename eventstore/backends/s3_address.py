@@ -35,6 +35,11 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"bucket {self.bucket} at {self.host}"
 
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether what is sent leaves this machine."""
+        return urlsplit(f"//{self.host}").hostname in ("127.0.0.1", "::1", "localhost")
+
     def credentials(self, environment: Mapping[str, str] = os.environ) -> Any:
         """A provider of credentials; `StoreError` where there are none."""
         from minio.credentials.providers import (

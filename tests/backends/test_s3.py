@@ -296,3 +296,60 @@ async def test_a_party_on_s3(services: Services, tmp_path: Path) -> None:
         for found in sealed:
             assert b"crow crow" not in reader.get_object(bucket, f"blobs/{found.name.hex()}").data
     assert not (tmp_path / "blobs").exists()
+
+
+async def test_what_the_doctor_says(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a bucket that is not there yet, of one that is, of a wrong secret, of a clock that goes wrong."""
+    from agent_party.cli import blob_checks
+
+    bucket = new_bucket()
+    settings = load({"blobs": services.blobs(bucket)}, {}, tmp_path)
+    (found,) = await blob_checks.look(settings)
+    assert (found.status, found.advice) == ("note", "the first blob makes it")
+    blobs = S3Blobs(services.blobs(bucket))
+    await blobs.put(name_of(b"content"), b"content")
+    (found,) = await blob_checks.look(settings)
+    assert (found.status, found.detail.partition(": ")[2]) == ("fine", "1 blobs, can be read, written and deleted")
+    assert await blobs.notes("") == {}
+    monkeypatch.setattr("agent_party.cli.blob_checks.SKEW", -1.0)
+    assert "set the clock" in (await blob_checks.look(settings))[0].advice
+    wrong = load({"blobs": services.blobs(bucket).replace("party-secret", "wrong")}, {}, tmp_path)
+    (found,) = await blob_checks.look(wrong)
+    assert found.status == "problem"
+    assert "secret key is not" in found.detail
+    missing = load({"blobs": services.blobs(new_bucket()) + "&create=no"}, {}, tmp_path)
+    assert "create it" in (await blob_checks.look(missing))[0].detail
+    await blobs.close()
+
+
+async def test_a_sweep_of_a_bucket(services: Services, tmp_path: Path) -> None:
+    """The same two runs as anywhere; what the log names is read at every moment."""
+    from agent_party.eventstore.artifacts import fetch, keep, keep_pieces
+    from agent_party.eventstore.codec import Codec
+    from agent_party.eventstore.grants import Issuer
+    from agent_party.eventstore.sweeping import sweep
+    from tests.eventstore_kit import Site
+    from tests.unit.test_sweeping import Kept, source
+
+    site = Site(tmp_path, "memory")
+    site.blobs = blobs = S3Blobs(services.blobs(new_bucket()))
+    log = await site.open()
+    log.codec = log.opener._codec = Codec([Kept])
+    writer = await Issuer(log).writer("task/one")
+    page, late = await keep(log, "task/one", "page", b"words"), await keep(log, "task/one", "late", b"more")
+    weights = await keep_pieces(log, "task/one", "weights", source(3_500))
+    await log.append(writer, [Kept([page.blob, weights.blob])], expected=0)
+    await blobs.put(name_of(b"nobody's"), b"nobody's")
+    assert {one.name for one in (await sweep(log, older_than=-5.0)).set_aside} == {name_of(b"nobody's"), late.blob}
+    assert await fetch(log, late) == b"more"
+    held_up = await sweep(log, older_than=-5.0)
+    assert held_up.deleted == []
+    assert len(held_up.waiting) == 1
+    await log.append(writer, [Kept([late.blob])], expected=1)
+    await log.puts.close()
+    told = await sweep(log, older_than=-5.0)
+    assert (told.brought_back, told.deleted) == ([late.blob], [name_of(b"nobody's")])
+    assert await fetch(log, late) == b"more"
+    assert len(await fetch(log, weights)) == 3_500
+    assert set(await blobs.notes("")) == {"log"}
+    await site.close()

@@ -1,6 +1,7 @@
 """The planted bugs, in the order of docs/features.md."""
 
 from tests.mutants.approvals import APPROVALS
+from tests.mutants.blobs import BLOBS
 from tests.mutants.budgets import BUDGETS, LIMITS
 from tests.mutants.lanes import LANES
 from tests.mutants.planting import Mutant
@@ -330,4 +331,5 @@ MUTANTS = (
     *LIMITS,
     *KIT,
     *LANES,
+    *BLOBS,
 )

@@ -328,6 +328,11 @@ async def test_another_logs_blobs_are_left_alone(place: Place, tmp_path: Path) -
         await sweep(stranger, older_than=0.0)
     with pytest.raises(WrongLogError, match="of its own"):
         await stranger.append(second, notes("large" * 20_000), expected=0)
+    (name,) = place.store.contents
+    await place.store.set_aside(name, "run")
+    with pytest.raises(WrongLogError, match="of its own"):
+        await sweep(stranger, older_than=0.0)
+    await place.store.bring_back(name, "run")
     place.store.left.clear()  # from before blobs had an owner
     with pytest.raises(WrongLogError, match="names none of them"):
         await sweep(stranger, older_than=0.0)

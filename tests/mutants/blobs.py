@@ -1,0 +1,19 @@
+"""Planted bugs of artifacts in parts, and of sweeps (more of these: `tests/faults/test_sweeping_races.py`)."""
+
+from tests.mutants.planting import Mutant
+
+P, A, S, U = "eventstore/parts.py", "eventstore/artifacts.py", "eventstore/sweeping.py", "eventstore/puts.py"
+PARTS, SWEEPS = ("tests/unit/test_parts.py",), ("tests/unit/test_sweeping.py",)
+
+BLOBS = (
+    Mutant("parts-last-bound", P, 'number, int(last), b"part"', 'number, 0, b"part"', PARTS),
+    Mutant("parts-in-place", P, "stream.encode(), number, int(last)", "stream.encode(), 0, int(last)", PARTS),
+    Mutant("parts-size-recorded", A, " or found.size != artifact.size", "", PARTS),
+    Mutant("parts-bounded", P, "if len(running) == AT_ONCE:", "if len(running) == 1_000:", PARTS),
+    Mutant("sweep-follows-lists", S, "found.blobs.update(part.blob for part in parts.parts)", "pass", SWEEPS),
+    Mutant("sweep-leaves-the-young", S, " and one.age >= older_than", "", SWEEPS),
+    Mutant("sweep-held-up", S, "if begun and not waiting else set()", "if begun else set()", SWEEPS),
+    Mutant("sweep-dry", S, "    if not dry_run:\n        for name", "    if True:\n        for name", SWEEPS),
+    Mutant("sweep-of-its-own", S, "    await check_owner(blobs, log.identity.log_id)\n    begun", "    begun", SWEEPS),
+    Mutant("doubt-keeps-the-pin", U, "            if not known and in_doubt():", "            if False:", SWEEPS),
+)

@@ -53,7 +53,6 @@ from .verify import (
     StreamState,
     judge,
     parse,
-    sha256,
 )
 
 INLINE = 64 * 1024
@@ -92,7 +91,9 @@ class Log:
         self.opener = Opener(identity, self.keys, blobs, codec)
         self.puts = Puts(blobs, identity.log_id, self.ambient.random)
         self.checkpoint_file = folder / "checkpoint"
-        self._lanes = Lanes(identity, tape, index, keyring.secret(identity, "index"), self._put_blob, self._notify)
+        self._lanes = Lanes(
+            identity, tape, index, keyring.secret(identity, "index"), self.puts.put_payload, self._notify
+        )
         self._grown = asyncio.Event()
         self._listeners: list[Callable[[bytes], None]] = []
         self._tails: list[asyncio.Task[None]] = []
@@ -237,9 +238,6 @@ class Log:
             self.remember()
         except (OSError, EventStoreError) as error:
             _logger.warning("the checkpoint of %s cannot be remembered: %s", self.identity.log_id.hex()[:16], error)
-
-    async def _put_blob(self, content: bytes) -> None:
-        await self.blobs.put(sha256(content), content)
 
     async def state(self, stream: str) -> StreamState:
         """The rule's state of a stream, as far as this process has read."""

@@ -20,6 +20,7 @@ import msgspec
 from .blobs import Blobs
 from .errors import AppendError, StoreError, UnknownOutcomeError, WrongLogError
 from .parts import parsed
+from .verify import sha256
 
 PINS, OWNER = "pins/", "log"
 FRESH = 60.0
@@ -117,6 +118,10 @@ class Puts:
             self.end(pin)
             raise
         self.hold(pin, name)
+
+    async def put_payload(self, content: bytes) -> None:
+        """Put what the append that is under way names itself; the pin of `naming` stands."""
+        await self._blobs.put(sha256(content), content)
 
     async def naming(
         self, names: Collection[bytes], append: Callable[[], Awaitable[T]], in_doubt: Callable[[], bool]

@@ -1,0 +1,57 @@
+"""Two shard logs over Kafka, whose records come late, twice or never: linearizable; and with planted bugs not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from agent_party.eventstore import appending, lanes
+from agent_party.eventstore.backends.kafka import KafkaTape
+from agent_party.eventstore.backends.memory import Fate
+from tests.eventstore_kit import Site
+from tests.faults.fated import FatedTape
+from tests.faults.linearizable import ACKNOWLEDGED, CONFLICT, ENDED, UNKNOWN
+from tests.faults.planted import planted
+from tests.faults.two_logs import Outcome, two_logs
+
+TURNS = 300
+BUGS = ["ack on tape ack", "conflict on time-out", "counting an unread own position", "not-found taken as failed"]
+
+
+@pytest.fixture
+async def site(tmp_path: Path, topic: Callable[[], KafkaTape]) -> AsyncIterator[Site]:
+    site = Site(tmp_path, "kafka", topic)
+    yield site
+    await site.close()
+
+
+async def run(site: Site, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """In real time, so with little patience."""
+    monkeypatch.setattr(appending, "PATIENCE", 0.1)
+    tapes = [FatedTape(site.tape()) for _ in range(2)]
+    logs = [await site.open(f"{number}.db", tape=tape) for number, tape in enumerate(tapes)]
+
+    def fated(fate: Fate) -> None:
+        for tape in tapes:
+            tape.fate = fate
+
+    async with asyncio.timeout(60):
+        return await two_logs(logs, fated, 3, TURNS, 0.3, (0.05, 0.15, 0.5))
+
+
+async def test_what_clients_were_told_is_linearizable(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = await run(site, monkeypatch)
+    assert outcome.found == []
+    outcomes = outcome.told.outcomes()
+    assert min(outcomes[each] for each in (ACKNOWLEDGED, CONFLICT, ENDED, UNKNOWN)) > 0, outcomes
+
+
+@pytest.mark.parametrize("bug", BUGS)
+async def test_a_planted_bug_is_noticed(bug: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "Appender", planted(bug))
+    try:
+        outcome = await run(site, monkeypatch)
+    except AssertionError:
+        return
+    assert outcome.found

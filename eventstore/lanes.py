@@ -18,6 +18,9 @@ from .verify import MAX_STREAM, STREAM, Identity, StreamState, slice_of
 P = ParamSpec("P")
 T = TypeVar("T")
 _AGAIN = 0.02
+LAG = 5.0
+"""Seconds in which a tape of several brokers may show less than it holds: one that led before, and is back, shows what
+it had until it hears who leads now."""
 GRACE = 1.0
 """Seconds after an append's deadline in which what the store says last is still waited for."""
 
@@ -232,12 +235,24 @@ class Lanes:
             appenders = self._over(index)
             for appender in appenders:
                 await appender.bind()
-            await _whole(appenders, Appender.catch_up)
-            check(index)
+            await self._read_until(appenders, lambda: check(index))
         except BaseException:
             file.close()
             raise
         return index
+
+    async def _read_until(self, appenders: Sequence[Appender], check: Callable[[], None]) -> None:
+        """Read to the end; on where it does not hold what must be there, for a broker that was away may not know it."""
+        clock = asyncio.get_running_loop().time
+        late = clock() + (0 if self._tape.conditional else LAG)
+        while True:
+            await _whole(appenders, Appender.catch_up)
+            try:
+                return check()
+            except LogRolledBack:
+                if clock() >= late:
+                    raise
+            await asyncio.sleep(_AGAIN)
 
     async def _catch_up(self, appender: Appender) -> None:
         async with appender.lock:

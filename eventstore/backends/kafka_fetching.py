@@ -101,6 +101,15 @@ class Fetching:
             self._deleted(lane, answer.start)
         self.ends[lane] = max(self.ends.get(lane, 0), answer.high)
 
+    async def look_for_end(self, lane: int, until: float) -> None:
+        """Learn where the lane ends, when a page says that there is nothing more.
+
+        A leader that has just taken over hands out only what it knows that all have, and that may be less than what
+        others were told stands. Asked for the end, it waits until it knows (KIP-207).
+        """
+        end = await self._bound(lane, _LATEST, until)
+        self.ends[lane] = max(self.ends.get(lane, 0), end)
+
     async def look_at_range(self, lane: int, offset: int, epoch: int, until: float) -> None:
         """What an offset that is out of range means; returns if its leader may be one that was deposed."""
         start = await self._bound(lane, _EARLIEST, until)

@@ -81,6 +81,8 @@ class Reader:
                 await self._look_again(lane, cursor, page.epochs[0])
             cursor.ready, cursor.offset = page.entries, page.next
             if asked and not cursor.ready and not page.epochs:
+                if cursor.offset >= self.fetching.ends.get(lane, 0):
+                    await self.fetching.look_for_end(lane, until)
                 if cursor.offset >= (end := self.fetching.ends.get(lane, 0)):
                     return []
                 if asyncio.get_running_loop().time() > until:  # acknowledged, and still not to be had

@@ -57,7 +57,7 @@ def chunk(running: Running, seed: int, faults: int, appends: int) -> Counter[str
     """One topic's fight, from its founding to its reckoning."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="agent-party-brokers-", ignore_cleanup_errors=True) as folder:
-        arena = Arena(Path(folder) / "site", seed, journal=journal(running), brokers=running.brokers)
+        arena = Arena(Path(folder) / "site", seed, journal=journal(running), brokers=running.brokers, say=print)
         counts = asyncio.run(arena.fight(faults, appends))
         for found in arena.found:
             print(f"seed {seed}: {found}", flush=True)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -40,6 +40,7 @@ class Arena:
         streams: int = 48,
         at_once: int = 32,
         bug: str = "",
+        say: Callable[[str], object] = lambda line: None,
     ) -> None:
         self.folder, self.brokers, self.order = folder, brokers, random.Random(seed)
         names = [f"note/{kind}{number}" for kind in ("shared", "taken") for number in range(streams // 2)]
@@ -57,9 +58,10 @@ class Arena:
         )
         self._shards: list[Shard] = []
         self.found: list[str] = []
+        self._say = say
 
-    async def fight(self, faults: int, appends: int = 0) -> Counter[str]:
-        """Have ``faults`` done to it, and go on until so many operations were acknowledged. What came of it."""
+    async def fight(self, faults: int | Sequence[str], appends: int = 0) -> Counter[str]:
+        """Have faults done to it, these or so many, and go on until so many operations were acknowledged."""
         recorder = await self._prepared()
         counts: Counter[str] = Counter(faults=0)
         async with contextlib.AsyncExitStack() as stack:
@@ -74,14 +76,16 @@ class Arena:
                 await self._shards[-1].start()
             await self._all_get_on()
             nemesis = Nemesis(self.order, self._shards, self.brokers, proxies)
-            for name in nemesis.choose(faults):
+            for name in nemesis.choose(faults) if isinstance(faults, int) else faults:
+                self._say(name)
                 await nemesis.strike(name)
                 counts.update({"faults": 1, name: 1})
                 await self._all_get_on()
             while (left := appends - sum(shard.acknowledged() for shard in self._shards)) > 0:
                 await asyncio.gather(*(shard.gets_on(left // SHARDS + 1, 600) for shard in self._shards))
             await asyncio.gather(*(shard.end() for shard in self._shards))
-        return counts + await self._reckoned(recorder)
+        counts.update(await self._reckoned(recorder))
+        return counts
 
     def _of(self, number: int, proxies: dict[int, int]) -> Config:
         seed = self._config.seed * SHARDS + number

@@ -20,7 +20,12 @@ class FatedTape:
 
     @property
     def lanes(self) -> int:
+        """As many as the tape has."""
         return self.tape.lanes
+
+    @lanes.setter
+    def lanes(self, lanes: int) -> None:
+        self.tape.lanes = lanes
 
     async def identity(self) -> Identity | None:
         return await self.tape.identity()

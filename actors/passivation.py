@@ -64,6 +64,7 @@ class Passivation:
         self._host, self.idle = host, idle
         self.kept = Kept()
         self._touched: OrderedDict[str, float] = OrderedDict()
+        self._making_room = asyncio.Lock()
 
     def touch(self, task: str) -> None:
         """Something happens in a live task."""
@@ -77,9 +78,16 @@ class Passivation:
 
     async def make_room(self) -> None:
         """See that one more task may be live; `MailboxFullError` if none of those that are can go."""
-        while len(self._host.cells) >= LIVE:
-            if not await self._rest(list(self._touched), 1):
-                raise MailboxFullError(f"this host runs {LIVE:,} tasks already: wait for some to finish, or add hosts")
+        if len(self._host.cells) < LIVE:
+            return
+        async with self._making_room:
+            while len(self._host.cells) >= LIVE:
+                live = list(self._touched)
+                # Where some have gone that were not ours to count, others have come in their place, and may go.
+                if not await self._rest(live, 1) and all(task in self._host.cells for task in live):
+                    raise MailboxFullError(
+                        f"this host runs {LIVE:,} tasks already: wait for some to finish, or add hosts"
+                    )
 
     async def sweep(self) -> int:
         """Passivate what has been silent for long. How many there were."""

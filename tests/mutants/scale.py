@@ -8,6 +8,13 @@ _PROJECTION = ("tests/unit/test_projection.py",)
 
 SCALE = (
     Mutant(
+        "room-that-others-made",
+        "actors/passivation.py",
+        "if not await self._rest(live, 1) and all(task in self._host.cells for task in live):",
+        "if not await self._rest(live, 1):",
+        _PASSIVATION,
+    ),
+    Mutant(
         "a-question-does-not-take-up-what-is-paused",
         "actors/calls.py",
         "                    while not await self._is_left_alone(task) and (cell := await self._awake(task)):\n",

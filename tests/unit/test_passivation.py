@@ -179,6 +179,33 @@ async def test_a_task_that_was_taken_over_meanwhile_stays_where_it_is(world: Wor
     assert await one.host.activate("t") is None
 
 
+async def test_room_that_others_made_and_took_is_no_lack_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one looks for a task that may go, a round passivates all that it knows of, and as many others begin."""
+    process = await world.process(agent)
+    monkeypatch.setattr(passivation, "LIVE", 2)
+    rest, looked = process.host.passivation._rest, list[int]()
+
+    async def began(*tasks: str) -> None:
+        for task in tasks:
+            await process.ask(task, "work", what="never")
+            await waiting(process, task)
+
+    async def slow(tasks: Any, wanted: int) -> int:
+        looked.append(wanted)
+        if len(looked) > 1:
+            return await rest(tasks, wanted)
+        monkeypatch.setattr(passivation, "LIVE", 4)
+        await rest(tasks, 2)
+        await began("c", "d")
+        monkeypatch.setattr(passivation, "LIVE", 2)
+        return await rest(tasks, wanted)
+
+    await began("a", "b")
+    monkeypatch.setattr(process.host.passivation, "_rest", slow)
+    await began("e")
+    assert (len(looked), sorted(process.host.cells)) == (2, ["d", "e"])
+
+
 async def test_the_one_that_was_silent_the_longest_goes_where_there_is_no_room(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

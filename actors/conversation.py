@@ -1,8 +1,8 @@
 """Talking to a model until it answers: its calls and those of its tools are steps, so a crash repeats none of them.
 
-Each call of the model is a step ``model <name>`` whose input is the request and whose result is the `ModelAnswer`; each
-tool that it calls is a step or a child of its own. Going over a task again gives the same requests, and takes their
-answers from the record.
+Each call of the model is a step ``model <name>`` whose input is the request, or what is new in it (see `Talks`), and
+whose result is the `ModelAnswer`; each tool that it calls is a step or a child of its own. Going over a task again
+gives the same requests, and takes their answers from the record.
 """
 
 import asyncio
@@ -34,7 +34,9 @@ from .model import (
     Usage,
     estimate,
 )
+from .packing import pack_input
 from .steps import step
+from .talks import More, Talks
 from .tools import Describe, Tool, schema_of, tools_of
 
 if TYPE_CHECKING:
@@ -97,11 +99,12 @@ async def converse(
     timeout: float | None = None,
     rounds: int = ROUNDS,
     describe: Describe | None = None,
+    talks: Talks | None = None,
 ) -> Answer[Any]:
     """Ask the model, call the tools that it wants, and ask again, until it answers; see `Task.model`.
 
     ``retries`` and ``timeout`` are those of the step of each call of the model; only errors that asking again may mend
-    are tried again. Raises `ModelError`s.
+    are tried again. ``talks``: the conversations that this one may go on from. Raises `ModelError`s.
     """
     if not 1 <= rounds <= MOST_ROUNDS:
         raise ValueError(f"a conversation of {rounds} rounds cannot be: give 1 to {MOST_ROUNDS:,}")
@@ -109,7 +112,7 @@ async def converse(
     form = None if output is None else Form(output)
     said = [Message("system", system)] if system else []
     said += [Message("user", messages)] if isinstance(messages, str) else messages
-    call = _step(model, name, retries, timeout)
+    talks = talks or Talks()
     answers: list[ModelAnswer] = []
     wrong: list[str] = []
     for _ in range(rounds):
@@ -121,11 +124,14 @@ async def converse(
             max_tokens=max_tokens,
             seed=seed,
         )
-        answer = _numbered(await _call(task, model, name, call, request), len(answers))
+        number, told = talks.told(request)
+        call = _step(model, name, retries, timeout, request)
+        answer = _numbered(await _call(task, model, name, call, request, told), len(answers))
         answers.append(answer)
         if answer.finish == "content_filter":
             raise ModelRefusedError(f"model {name} will not answer this: {answer.text}")
         said.append(Message("assistant", answer.text, answer.calls))
+        talks.answered(number, request, said[-1])
         if answer.calls:
             results, complaint = await _use(task, known, answer.calls)
             said += results
@@ -164,16 +170,20 @@ class Form:
         return value.value if self._wrapped else value
 
 
-def _step(model: Model, name: str, retries: int, seconds: float | None) -> Callable[[ModelRequest], Any]:
-    """One call of the model as a step."""
+Call = Callable[[ModelRequest | More], Any]
 
-    async def call(request: ModelRequest) -> ModelAnswer:
+
+def _step(model: Model, name: str, retries: int, seconds: float | None, request: ModelRequest) -> Call:
+    """One call of the model as a step. It is given what is recorded of the request; earlier versions recorded all."""
+
+    async def call(told: ModelRequest | More) -> ModelAnswer:
         answer = await model.complete(request, _emitter())
         if not isinstance(answer, ModelAnswer):
             raise ModelNonsenseError(f"model {name} gives a {type(answer).__name__} and no ModelAnswer")
         return answer
 
     call.__qualname__ = f"model {name}"
+    call.__formerly__ = lambda: pack_input(((request,), {}), "a request")  # type: ignore[attr-defined]
     return step(retries=retries, timeout=seconds, only=RETRYABLE)(call)
 
 
@@ -184,11 +194,11 @@ def _emitter() -> Emit:
 
 
 async def _call(
-    task: "Task", model: Model, name: str, call: Callable[[ModelRequest], Any], request: ModelRequest
+    task: "Task", model: Model, name: str, call: Call, request: ModelRequest, told: ModelRequest | More
 ) -> ModelAnswer:
     try:
         async with _budgeted(task, model, request) as settle:
-            answer: ModelAnswer = await task.step(call, request)
+            answer: ModelAnswer = await task.step(call, told)
             settle(answer)
             return answer
     except StepError as error:

@@ -27,6 +27,7 @@ from .saga import Saga
 from .spending import REFUSED, Plan
 from .statements import Approval
 from .steps import StepOptions, step_options
+from .talks import Talks
 from .task_budget import TaskBudget
 from .task_state import WaitState, abandoned
 
@@ -53,6 +54,7 @@ class Task:
     def __init__(self, cell: "TaskCell") -> None:
         self._cell = cell
         self._unpatched: set[str] = set()
+        self._talks = Talks()
 
     @property
     def id(self) -> str:
@@ -76,8 +78,9 @@ class Task:
         async def run(wait: int, opened: WaitState) -> Settled:
             return await self._cell.work.effect(wait, opened, function, options, (args, kwargs))
 
-        plan = self._cell.spending.step(name)
-        settled = await self.wait_for("step", name, pack_input((args, kwargs), f"the input of {name}"), run, plan=plan)
+        plan, formerly = self._cell.spending.step(name), getattr(function, "__formerly__", None)
+        given = pack_input((args, kwargs), f"the input of {name}")
+        settled = await self.wait_for("step", name, given, run, plan=plan, formerly=formerly)
         if settled.failure:
             raise StepError(name, settled.failure.kind, settled.failure.message)
         return unpack(settled.value, returns(function))
@@ -92,17 +95,18 @@ class Task:
         terms: bytes = b"",
         due: int = 0,
         plan: Plan | None = None,
+        formerly: Callable[[], bytes] | None = None,
     ) -> Settled:
         """Open a wait, run what settles it unless that is recorded, and hand its outcome to the handler.
 
         The one way by which a handler awaits anything. Who stops awaiting it, abandons it: that is its outcome then.
-        ``plan``: what it asks of the budget. Raises `TaskCancelledError` if the task is cancelled meanwhile and cleans
-        up, `BudgetError` if the budget does not allow it.
+        ``plan``: what it asks of the budget; ``formerly``: see `Waits.open`. Raises `TaskCancelledError` if the task is
+        cancelled meanwhile and cleans up, `BudgetError` if the budget does not allow it.
         """
         waits, cell = self._cell.waits, self._cell
         if not waits.replay.running:
             await cell.unpaused()
-        number, recorded = waits.open(kind, name, given, terms=terms, due=due)
+        number, recorded = waits.open(kind, name, given, terms=terms, due=due, formerly=formerly)
         try:
             if recorded and number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)  # a long record does not keep the others of this process waiting
@@ -145,7 +149,8 @@ class Task:
         """Have a model of the agent answer, and run the tools it calls; each call is a step. See `converse`."""
         agent, cell = self._cell.work.agent, self._cell
         model = find_model(agent.models, cell.state.models.get(name, name), agent.name)
-        return await converse(self, model, name, messages, output=output, describe=cell.describe, **options)
+        more: dict[str, Any] = {"describe": cell.describe, "talks": self._talks, **options}
+        return await converse(self, model, name, messages, output=output, **more)
 
     # Doing several things at once
 

@@ -73,14 +73,18 @@ class Waits:
         terms: bytes = b"",
         due: int = 0,
         reserved: Spent | None = None,
+        formerly: Callable[[], bytes] | None = None,
     ) -> tuple[int, WaitState | None]:
         """The next wait: its number, and on replay its record. One without a record is to be awaited by `opened`.
 
+        ``formerly``: how an earlier version of this program recorded the same input, which holds as well.
         Raises `ReplayError` where the record says something else than the handler asks for.
         """
         if self._stopped or self._closed or self._state.finished:
             raise SettledError(f"the task has ended: it cannot await {kind} {name!r} any more")
         number, self._next = self._next, self._next + 1
+        if formerly and (known := self.replay.recorded(number)) and known.input != given and known.input == formerly():
+            given = known.input
         if recorded := self._replayed(number, kind, name, given):
             self.replayed += recorded.settled is not None
             return number, recorded

@@ -4,9 +4,24 @@ from tests.mutants.planting import Mutant
 
 _PASSIVATION = ("tests/unit/test_passivation.py",)
 _LIFECYCLE = ("tests/unit/test_lifecycle.py",)
+_TALKS = ("tests/unit/test_models_talks.py",)
 _PROJECTION = ("tests/unit/test_projection.py",)
 
 SCALE = (
+    Mutant(
+        "only-what-is-new-is-recorded",
+        "actors/talks.py",
+        "        if before is None:\n            return number, request\n",
+        "        if before is None or True:\n            return number, request\n",
+        _TALKS,
+    ),
+    Mutant(
+        "recorded-whole-goes-on",
+        "actors/waits.py",
+        "known.input != given and known.input == formerly():\n            given = known.input\n",
+        "known.input != given and known.input == formerly():\n            pass\n",
+        _TALKS,
+    ),
     Mutant(
         "room-that-others-made",
         "actors/passivation.py",

@@ -217,8 +217,8 @@ MODELS = (
     Mutant(
         "tools-are-steps",
         "actors/conversation.py",
-        "answer = _numbered(await _call(task, model, name, call, request), len(answers))",
-        "answer = _numbered(await call(request), len(answers))",
+        "answer = _numbered(await _call(task, model, name, call, request, told), len(answers))",
+        "answer = _numbered(await call(told), len(answers))",
         ("tests/faults/test_models_crashes.py",),
     ),
 )

@@ -116,8 +116,8 @@ SCALE = (
     Mutant(
         "silent-longest-goes-first",
         "actors/passivation.py",
-        "            if not await self._rest(list(self._touched), 1):\n",
-        "            if not await self._rest(list(self._touched)[::-1], 1):\n",
+        "                live = list(self._touched)\n",
+        "                live = list(self._touched)[::-1]\n",
         _PASSIVATION,
     ),
     Mutant(

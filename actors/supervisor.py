@@ -218,7 +218,10 @@ class Supervisor:
             await self._noted(self._host.sweep())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something in the background."""
+        """Do something in the background; nothing any more once this host closes, for its log closes too."""
+        if self.closed:
+            work.close()
+            return
         task = asyncio.get_running_loop().create_task(self._noted(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)

@@ -1,5 +1,6 @@
 """Where everything lies: four URLs and a runtime, from arguments, environment (`PARTY_*`) or `party.toml`."""
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -66,8 +67,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def folder(self) -> Path:
-        """Where caches and the files of live processes lie: beside the log, if it is a file."""
-        return self.log_path.parent if self.embedded else Path(self.home)
+        """Where caches and the files of live processes lie: beside the log, if it is a file.
+
+        For a log elsewhere a folder of its own in ``home``, so that parties of two logs do not take each other's.
+        """
+        if self.embedded:
+            return self.log_path.parent
+        topic, digest = kafka_address(self.journal).topic, hashlib.sha256(self.address.encode()).hexdigest()
+        return Path(self.home) / f"{topic}-{digest[:8]}"
 
     @property
     def views_path(self) -> Path:

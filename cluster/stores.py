@@ -9,6 +9,7 @@ from ..eventstore.blobs import Blobs
 from ..eventstore.errors import StoreError
 from ..eventstore.founding import EMBEDDED_SLICES
 from ..eventstore.tape import Tape
+from ..eventstore.verify import Identity
 from ..projections.backends.views_sqlite import SqliteViews
 from ..projections.graph import Graph
 from ..projections.projection import Views
@@ -29,6 +30,17 @@ def open_tape(settings: Settings) -> Tape:
             return KafkaTape(kafka_address(settings.journal))
         case scheme:
             raise _not_yet("journal", scheme)
+
+
+async def held(settings: Settings) -> Identity | None:
+    """Which log the journal's store says it holds; None where there is none, and then nothing is made."""
+    if settings.embedded and not settings.log_path.exists():
+        return None
+    tape = open_tape(settings)
+    try:
+        return await tape.identity()
+    finally:
+        await tape.close()
 
 
 def slices_of(settings: Settings) -> int:

@@ -17,6 +17,7 @@ from ..eventstore.founding import open_log
 from ..eventstore.keyring import Keyring, state_folder
 from ..eventstore.log import Log
 from ..eventstore.snapshots import Snapshots
+from ..eventstore.tape import Tape
 from ..eventstore.verify import Identity
 from ..projections.agents_and_tasks import AgentsAndTasks
 from ..projections.projection import Views
@@ -80,7 +81,12 @@ async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
 
 async def audit_file(path: Path, identity: Identity, keyring: Keyring) -> Audit:
     """Audit a log's file, wherever it lies, with the keyring of the log it must be."""
-    stored, tape = keyring.log_folder(identity) / "keys.db", SqliteTape(path)
+    return await audit_tape(SqliteTape(path), identity, keyring)
+
+
+async def audit_tape(tape: Tape, identity: Identity, keyring: Keyring) -> Audit:
+    """Audit what lies on a tape, with the keyring of the log it must be; the tape is closed afterwards."""
+    stored = keyring.log_folder(identity) / "keys.db"
     keys = DataKeys(stored, keyring.secret(identity, "wrapping")) if stored.exists() else None
     try:
         return await audit_journal(tape, identity, keyring, keys)

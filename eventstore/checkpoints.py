@@ -88,12 +88,18 @@ def remembered(path: Path, log: Identity, public: bytes) -> Checkpoint | None:
 
 
 def remember(path: Path, checkpoint: Checkpoint, log: Identity, key: SigningKey) -> None:
-    """Keep the checkpoint unless a later one is kept already. Processes take turns by a lock beside the file."""
+    """Keep of each slice the larger of what is kept and what this checkpoint says; processes take turns by a lock.
+
+    Two processes may each have read further in another lane, so neither's checkpoint as a whole need be the later one.
+    What is kept never shrinks: of two with the same size, the one that was kept first stays.
+    """
     with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(KeyringError):
             kept = remembered(path, log, key.public)
-            if kept and kept.size >= checkpoint.size:
+            if kept:
+                checkpoint = _larger(kept, checkpoint)
+            if checkpoint == kept:
                 return
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         with scratch.open("w") as file:
@@ -101,6 +107,11 @@ def remember(path: Path, checkpoint: Checkpoint, log: Identity, key: SigningKey)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
+
+
+def _larger(kept: Checkpoint, new: Checkpoint) -> Checkpoint:
+    grown = {n: part for n, part in new.slices.items() if part[0] > kept.slices.get(n, (0, b""))[0]}
+    return Checkpoint(kept.log_id, {**kept.slices, **grown})
 
 
 def _origin(log_id: bytes) -> str:

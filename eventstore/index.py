@@ -38,6 +38,8 @@ from .verify import (
 
 FLUSH_ROWS = 2_000
 _STATES = 20_000
+_REFUSED = 4_096
+"""Refused records whose finding is remembered."""
 
 
 class Behind(Exception):
@@ -66,17 +68,24 @@ class Index:
     def __init__(self, log: Identity, file: IndexFile, *, accepted_only: bool, lanes: int = 1) -> None:
         self.log, self._file, self._accepted_only, self._lanes = log, file, accepted_only, lanes
         self.generation = 0
-        self.findings: Counter[str] = Counter()
         self.listeners: list[Callable[[bytes], None]] = []
         self._rows: list[Row] = []
+        self._unwritten: dict[bytes, Row] = {}
+        self._news = 0
+        self._refused: dict[tuple[bytes, str], str] = {}
         self._tiles: list[tuple[int, int, bytes]] = []
         self._states: dict[bytes, StreamState] = {}
         self._dirty: set[bytes] = set()
         self._types: dict[bytes, tuple[bytes, ...]] = {}
         self.parts: dict[int, tuple[SliceState, Tree]] = {}
         self.seen: dict[int, Entry] = {}
-        self.parts, self.seen = file.load()
+        self.parts, self.seen, self._found = file.load()
         self._unbound = set(self.seen)
+
+    @property
+    def findings(self) -> Counter[str]:
+        """Why, and how often, what was read was not accepted, from the first place of each lane on."""
+        return sum(self._found.values(), Counter[str]())
 
     def state(self, stream: bytes) -> StreamState:
         """The rule's state of a stream, after everything that was read. May raise `Behind`."""
@@ -101,7 +110,7 @@ class Index:
         self.flush()
         self._states.clear()
         self._types.clear()
-        parts, seen = self._file.load()
+        parts, seen, found = self._file.load()
         if seen.get(lane, START).place <= self.seen.get(lane, START).place:
             raise IndexDamaged("states in the index are newer than what it says was read")
         before = {number: self.lane_of(number) for number in parts}
@@ -109,6 +118,7 @@ class Index:
         lanes = ahead.keys() if any(part[0].lane >= 0 for part in parts.values()) else {lane}  # slices may have moved
         self.parts |= {number: part for number, part in parts.items() if before[number] in lanes}
         self.seen |= {one: ahead[one] for one in lanes}
+        self._found |= {one: found[one] for one in lanes}
         self._unbound |= lanes
         for listener in self.listeners:
             listener(b"")
@@ -145,10 +155,14 @@ class Index:
         self.flush()
         return self._file.position(lane, place)
 
-    def find(self, stream: bytes, commit: bytes) -> int | None:
-        """The position of the commit with this hash on a stream, or None if it was not accepted so far."""
-        self.flush()
-        return self._file.find(stream, commit)
+    def find(self, stream: bytes, commit: bytes, revision: int | None = None) -> int | None:
+        """The position of the commit with this hash on a stream, or None if it was not accepted so far.
+
+        ``revision``: it can only be a control commit, or the data commit of this revision.
+        """
+        if row := self._unwritten.get(commit):
+            return row.position if row.stream == stream else None
+        return self._file.find(stream, commit, revision)
 
     def part(self, number: int) -> tuple[SliceState, Tree]:
         """The rule's state and the tree of a slice."""
@@ -179,8 +193,11 @@ class Index:
             raise CorruptLogError(taken.finding, {"place": entry.place, **self._claims(taken.record)})
         self.seen[lane] = entry
         self._unbound.discard(lane)
+        self._news += 1
         if taken.finding:
-            self.findings[taken.finding] += 1
+            self._found.setdefault(lane, Counter())[taken.finding] += 1
+            if self._news >= FLUSH_ROWS:  # a flood of what is not accepted is not read again by the next process
+                self.flush()
         return taken
 
     def _judge(self, lane: int, entry: Entry, own: bool) -> Taken:
@@ -194,7 +211,7 @@ class Index:
         part, tree = self.part(header.slice)
         verdict = judge(self.log, part, self.state(header.stream), record, own=own)
         if verdict.finding:
-            return Taken(self._classified(verdict.finding, record), -1, record, [])
+            return Taken(self._why(verdict.finding, record), -1, record, [])
         self.parts[header.slice] = (verdict.slice, tree)
         row = Row(header.slice, tree.size, lane, entry.place, header.stream, header.revision, record.commit)
         self._accept(row, verdict.stream, tree, tuple([event.type for event in verdict.events]))
@@ -242,25 +259,35 @@ class Index:
         self._dirty.add(row.stream)
         tree.append(row.commit)
         self._rows.append(row)
+        self._unwritten[row.commit] = row
         for listener in self.listeners:
             listener(row.stream)
         if tree.size % TILE == 0:
             self._add_tile(row.part, tree.size // TILE - 1)
 
+    def _why(self, finding: str, record: Record) -> str:
+        """The finding, classified. What was refused is refused for ever, so replays of it cost no look-up."""
+        key = record.commit, finding
+        known = self._refused.get(key)
+        if known is None:
+            if len(self._refused) >= _REFUSED:
+                self._refused.clear()
+            known = self._refused[key] = self._classified(finding, record)
+        return known
+
     def _classified(self, finding: str, record: Record) -> str:
         """Stale, gap or foreign, where the rule alone cannot say: that takes the stream's whole history."""
         header: Header = record.header
         if finding == "unlinked":
-            known = header.prev == beginning(self.log, header.stream).head or self._knows(header.stream, header.prev)
+            before = header.revision - 1 if header.kind != CONTROL else None
+            known = header.prev == beginning(self.log, header.stream).head
+            known = known or self.find(header.stream, header.prev, before) is not None
             return "stale" if known else "gap"
         if finding == "sealed":
             return "stale"
-        if finding == "no-grant" and header.kind != CONTROL and self._knows(header.stream, header.grant):
-            return "stale"
+        if finding == "no-grant" and header.kind != CONTROL:
+            return "stale" if self.find(header.stream, header.grant, 0) is not None else finding
         return finding
-
-    def _knows(self, stream: bytes, commit: bytes) -> bool:
-        return self.find(stream, commit) is not None
 
     def _claims(self, record: Record | None) -> dict[str, object]:
         if record is None:
@@ -309,17 +336,22 @@ class Index:
         return root_over(self._file.tiles(number, whole), self._file.leaves(number, whole * TILE, size))
 
     def flush(self) -> None:
-        """Write what is new to the file."""
-        if self._rows:
-            states = {stream: self._states[stream] for stream in self._dirty}
-            seen = {lane: entry for lane, entry in self.seen.items() if self.is_bound(lane)}
-            self._file.write(self._rows, self._tiles, states, self.parts, seen)
-            self._rows, self._tiles, self._dirty = [], [], set()
+        """Write what is new to the file, if anything was accepted, or much was not."""
+        if self._rows or self._news >= FLUSH_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        states = {stream: self._states[stream] for stream in self._dirty}
+        bound = [lane for lane in self.seen if self.is_bound(lane)]
+        seen = {lane: (self.seen[lane], self._found.get(lane, Counter())) for lane in bound}
+        self._file.write(self._rows, self._tiles, states, self.parts, seen)
+        self._rows, self._tiles, self._dirty, self._unwritten, self._news = [], [], set(), {}, 0
 
     def close(self) -> None:
         """Flush and close the file. What cannot be written is read again next time."""
         with contextlib.suppress(StoreError):
-            self.flush()
+            if self._rows or self._news:
+                self._write()
         self._file.close()
 
     def _add_tile(self, part: int, number: int) -> None:

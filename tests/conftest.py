@@ -2,15 +2,14 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.backends.kafka_address import address
-from tests.kafka_kit import delete, name
+from tests.kafka_kit import Place, name
 from tests.services_kit import Services
 from tests.together import Sharing, begun
 
@@ -35,15 +34,8 @@ def services() -> Services:
 
 
 @pytest.fixture
-async def topic(services: Services) -> AsyncIterator[Callable[[], KafkaTape]]:
-    """Opens a Kafka tape on one new topic of one partition, as often as it is called; gone after the test."""
-    where, opened = address(f"{services.journal(name())}?partitions=1"), list[KafkaTape]()
-
-    def open_it() -> KafkaTape:
-        opened.append(KafkaTape(where))
-        return opened[-1]
-
-    yield open_it
-    for tape in opened:
-        await tape.close()
-    await delete(where)
+async def topic(services: Services) -> AsyncIterator[Place]:
+    """A Kafka topic of one partition: called, it opens one more tape on it. Gone after the test."""
+    topic = Place(address(f"{services.journal(name())}?partitions=1"))
+    yield topic
+    await topic.close()

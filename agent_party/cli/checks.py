@@ -53,8 +53,8 @@ def code(settings: "Settings") -> Iterator[Finding]:
 
 
 def journal(settings: "Settings") -> Iterator[Finding]:
-    """Folder, disk, locks and permissions of the log's file. Nothing is made that is not there."""
-    path, folder = settings.log_path, settings.folder
+    """Folder, disk, locks and permissions of the log's file or of its caches. Nothing is made that is not there."""
+    path, folder = settings.log_path if settings.embedded else None, settings.folder
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         yield Finding(
@@ -62,14 +62,14 @@ def journal(settings: "Settings") -> Iterator[Finding]:
         )
         return
     yield from _disk(there)
-    if (system := file_system(there)) in _NETWORK:
+    if path and (system := file_system(there)) in _NETWORK:
         yield Finding(
             "journal",
             PROBLEM,
             f"{there} is on {system}",
             "SQLite's locks do not hold there: use a disk of this machine",
         )
-    if path.exists():
+    if path and path.exists():
         yield _file(path)
     if folder.exists() and not (folder / ".gitignore").exists():
         yield Finding("journal", PROBLEM, f"{folder} has no .gitignore", f"echo '*' > {folder / '.gitignore'}")

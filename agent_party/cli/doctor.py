@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 async def doctor(session: Session) -> Answer:
     """Check each setting: Python, code, journal, keys, log, checkpoint, views, blobs, runtime, extras."""
     from ..actors.errors import PartyError
-    from . import blob_checks, checks, stores
+    from . import blob_checks, brokers, checks, stores
 
     findings = [checks.python(tuple(sys.version_info[:3]))]
     try:
@@ -40,9 +40,11 @@ async def doctor(session: Session) -> Answer:
     except PartyError as error:
         findings.append(Finding("settings", PROBLEM, str(error), "correct the option, variable or party.toml"))
         return _answer(findings)
-    findings.append(Finding("settings", FINE, f"journal {settings.journal}, runtime {settings.runtime}"))
+    findings.append(Finding("settings", FINE, f"journal {settings.address}, runtime {settings.runtime}"))
     findings += attempted("code", lambda: checks.code(settings))
     findings += attempted("journal", lambda: checks.journal(settings))
+    if not settings.embedded:
+        findings += [finding async for finding in brokers.look(settings)]
     findings += attempted("keyring", lambda: checks.keyring(session.keyring(settings)))
     findings += await _stores(session, settings, stores)
     findings += await blob_checks.look(settings)
@@ -53,16 +55,17 @@ async def doctor(session: Session) -> Answer:
 
 async def _stores(session: Session, settings: "Settings", stores: Any) -> list[Finding]:
     from ..actors.errors import PartyError
-    from ..eventstore.errors import EventStoreError
+    from ..eventstore.errors import EventStoreError, LogError
     from .output import NotFoundError
 
     try:
         async with session.party() as party:
             return [finding async for finding in stores.look(party)]
     except NotFoundError:
-        return [Finding("log", NOTE, f"there is none yet at {settings.journal}", "the first party founds it")]
+        return [Finding("log", NOTE, f"there is none yet at {settings.address}", "the first party founds it")]
     except (PartyError, EventStoreError) as error:
-        advice = "`party log verify` says where" if settings.log_path.exists() else ""
+        there = not settings.embedded or settings.log_path.exists()
+        advice = "`party log verify` says where" if there and isinstance(error, LogError) else ""
         return [Finding("log", PROBLEM, f"{type(error).__name__}: {error}", advice)]
 
 

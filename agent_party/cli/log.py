@@ -177,7 +177,7 @@ def _heads(log: "Log") -> Answer:
 async def root(session: Session) -> Answer:
     """Print the log's root key and id: what somebody who checks an export must have from you, and from nobody else."""
     settings = session.settings()
-    pinned = _pinned(session, settings.journal)
+    pinned = _pinned(session, settings.address)
     data = {
         "root": pinned.root,
         "log": pinned.identity().log_id.hex(),
@@ -209,16 +209,16 @@ async def forget(
     from .output import console
 
     settings = session.settings(**({"journal": address} if address else {}))
-    pinned, keyring = _pinned(session, settings.journal), session.keyring(settings)
+    pinned, keyring = _pinned(session, settings.address), session.keyring(settings)
     identity = pinned.identity()
-    said = f"{settings.journal} was log {identity.log_id.hex()[:16]}; what lies there now will be believed"
+    said = f"{settings.address} was log {identity.log_id.hex()[:16]}; what lies there now will be believed"
     if not sure:
         if session.as_json or not at_a_terminal():
             raise InputError(f"{said}: add --yes to do that")
         if not await yes(f"{said}. Forget it?", console(sys.stderr)):
-            return Answer({"journal": settings.journal, "forgotten": False}, ["nothing was forgotten"], NO)
+            return Answer({"journal": settings.address, "forgotten": False}, ["nothing was forgotten"], NO)
     aside = await verifying.set_aside(settings, keyring, identity)
-    keyring.forget(settings.journal)
-    data = {"journal": settings.journal, "log": identity.log_id.hex(), "forgotten": True, "set_aside": aside}
+    keyring.forget(settings.address)
+    data = {"journal": settings.address, "log": identity.log_id.hex(), "forgotten": True, "set_aside": aside}
     kept = f"; its checkpoint is set aside as {aside}" if aside else ""
-    return Answer(data, [f"forgotten: {settings.journal} was log {identity.log_id.hex()}; its keys stay{kept}"])
+    return Answer(data, [f"forgotten: {settings.address} was log {identity.log_id.hex()}; its keys stay{kept}"])

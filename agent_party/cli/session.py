@@ -67,20 +67,21 @@ class Session:
         `NotFoundError` where there is no log and ``create`` does not allow to found one.
         """
         from ..apps import find_app
+        from ..cluster.stores import held
         from ..eventstore.errors import WrongLogError
         from ..party import Party
-        from .verifying import held
 
         settings = self.settings(**({} if code else {"runtime": "local"}), **more)
-        if not create and not settings.log_path.exists() and self.keyring(settings).pinned(settings.journal) is None:
-            raise NotFoundError(f"there is no log at {settings.journal}: start a party there, or name it by --journal")
+        known = self.keyring(settings).pinned(settings.address)
+        if not create and settings.embedded and not settings.log_path.exists() and known is None:
+            raise NotFoundError(f"there is no log at {settings.address}: start a party there, or name it by --journal")
         party = Party(settings, find_app(settings.app) if code and settings.app else [], stay=False)
         try:
             await party.start(create=create)
         except WrongLogError:
-            if create or await held(settings.log_path) is not None:
+            if create or await held(settings) is not None:
                 raise
-            raise NotFoundError(f"there is no log at {settings.journal}: its store is empty") from None
+            raise NotFoundError(f"there is no log at {settings.address}: its store is empty") from None
         try:
             yield party
         finally:

@@ -1,5 +1,6 @@
 """The checks of `party doctor` on an open party: the log with its index, the remembered checkpoint, keys, views."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,25 @@ async def look(party: "Party") -> AsyncIterator[Finding]:
     yield Finding("log", FINE, said)
     rebuilt = log.index.generation
     yield Finding("index", NOTE if rebuilt else FINE, "was damaged and has been rebuilt" if rebuilt else "up to date")
+    if beside := log.index.findings:
+        yield _beside(beside)
     yield _checkpoint(party, commits)
     yield _keys(party)
     async for finding in _views(party, commits):
         yield finding
     yield await _graph(party, commits)
+
+
+def _beside(found: Counter[str]) -> Finding:
+    """What lies on the tape beside accepted records: of no effect, but somebody put it there."""
+    said = ", ".join(f"{count:,} {kind}" for kind, count in sorted(found.items()))
+    if found["gap"]:
+        return Finding(
+            "tape", PROBLEM, f"not accepted: {said}", "a gap means that records are missing: party log verify"
+        )
+    if set(found) <= {"stale"}:
+        return Finding("tape", FINE, f"not accepted: {said}, which lost a race or came twice")
+    return Finding("tape", NOTE, f"not accepted: {said}", "of no effect; see who else may write to the topic")
 
 
 def _checkpoint(party: "Party", commits: int) -> Finding:

@@ -37,6 +37,8 @@ async def verify(
     keyring = session.keyring(settings)
     if file:
         return _export(file, root, settings, keyring)
+    if copy is None and not settings.embedded:
+        return _answer(await _audit_live(settings, keyring))
     folder = copy if copy is None or copy.is_dir() else copy.parent
     path = settings.log_path if folder is None else _log_in(folder, copy, settings)
     with tempfile.TemporaryDirectory(prefix="agent-party-verify-") as scratch:
@@ -46,7 +48,11 @@ async def verify(
 
 
 def _log_in(folder: Path, named: Path | None, settings: "Settings") -> Path:
-    path = named if named is not None and named.is_file() else folder / settings.log_path.name
+    path = (
+        named
+        if named is not None and named.is_file()
+        else folder / (settings.log_path.name if settings.embedded else "log.db")
+    )
     if not path.exists():
         raise NotFoundError(f"there is no {path.name} in {folder}: name a copy of a party's folder")
     return path
@@ -68,18 +74,29 @@ def _aside(path: Path, scratch: Path) -> Path:
 async def _audit(path: Path, settings: "Settings", keyring: "Keyring") -> "Audit":
     from ..cluster.wiring import audit_file
 
-    pinned = keyring.pinned(settings.journal)
-    identity = pinned.identity() if pinned else await _of_this_keyring(path, settings, keyring)
+    pinned = keyring.pinned(settings.address)
+    identity = pinned.identity() if pinned else _of_this_keyring(await held(path), settings, keyring)
     return await audit_file(path, identity, keyring)
 
 
-async def _of_this_keyring(path: Path, settings: "Settings", keyring: "Keyring") -> "Identity":
+async def _audit_live(settings: "Settings", keyring: "Keyring") -> "Audit":
+    """Audit a log that is no file: where it lies, for nobody can put a topic aside."""
+    from ..cluster import stores
+    from ..cluster.wiring import audit_tape
+
+    pinned, found = keyring.pinned(settings.address), await stores.held(settings)
+    identity = pinned.identity() if pinned else _of_this_keyring(found, settings, keyring)
+    tape = stores.open_tape(settings)
+    await tape.identity()
+    return await audit_tape(tape, identity, keyring)
+
+
+def _of_this_keyring(found: "Identity | None", settings: "Settings", keyring: "Keyring") -> "Identity":
     """Nothing is remembered for the address: what the store says it is will do, if this keyring founded it."""
     from ..eventstore.errors import WrongLogError
 
-    found = await held(path)
     if found is None:
-        raise NotFoundError(f"there is no log at {settings.journal}: start a party there, or name it by --journal")
+        raise NotFoundError(f"there is no log at {settings.address}: start a party there, or name it by --journal")
     if not keyring.has(found):
         raise WrongLogError(
             f"this is log {found.log_id.hex()[:16]}, whose keys are not in {keyring.folder}: it is another user's or "
@@ -98,6 +115,9 @@ def _answer(audit: "Audit") -> Answer:
     if audit.finding:
         place = ", ".join(f"{name} {value}" for name, value in audit.at.items())
         said.append(f"finding: {audit.finding} at {place} {audit.detail}".rstrip())
+    if audit.findings:
+        beside = ", ".join(f"{count:,} {kind}" for kind, count in sorted(audit.findings.items()))
+        said.append(f"beside them on the tape, and of no effect: {beside}")
     said += [f"- {proof}" for proof in audit.proved]
     if audit.checkpoint.status != MATCHES:
         said += [f"checkpoint: {audit.checkpoint.status}: {detail}" for detail in audit.checkpoint.details]
@@ -108,7 +128,7 @@ def _export(file: Path, root: str, settings: "Settings", keyring: "Keyring") -> 
     from ..actors.errors import InputError
     from ..eventstore.verify import check_export
 
-    pinned = keyring.pinned(settings.journal)
+    pinned = keyring.pinned(settings.address)
     try:
         key = bytes.fromhex(root or (pinned.root if pinned else ""))
     except ValueError:
@@ -149,11 +169,14 @@ async def held(path: Path) -> "Identity | None":
 
 async def set_aside(settings: "Settings", keyring: "Keyring", identity: "Identity") -> str | None:
     """Where the same log lies, cut short, its checkpoint would be refused for ever: keep it under another name."""
+    from ..cluster import stores
     from ..eventstore.audit import ROLLED_BACK
 
-    if not settings.log_path.exists() or await held(settings.log_path) != identity:
+    if await stores.held(settings) != identity:
         return None
-    audit = await _audit(settings.log_path, settings, keyring)
+    audit = await (
+        _audit(settings.log_path, settings, keyring) if settings.embedded else _audit_live(settings, keyring)
+    )
     if audit.checkpoint.status != ROLLED_BACK:
         return None
     kept = keyring.log_folder(identity) / "checkpoint"

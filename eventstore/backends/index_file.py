@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import hmac
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,8 @@ CREATE TABLE IF NOT EXISTS state (stream BLOB PRIMARY KEY, position INTEGER, sta
     seal BLOB) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS part (part INTEGER PRIMARY KEY, size INTEGER, state BLOB, seal BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS tile (part INTEGER, number INTEGER, root BLOB, PRIMARY KEY (part, number)) STRICT;
-CREATE TABLE IF NOT EXISTS seen (lane INTEGER PRIMARY KEY, place INTEGER, digest BLOB, seal BLOB) STRICT;
+CREATE TABLE IF NOT EXISTS seen (lane INTEGER PRIMARY KEY, place INTEGER, digest BLOB, found BLOB,
+    seal BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS whole (one INTEGER PRIMARY KEY CHECK (one = 1), seal BLOB) STRICT;
 """
 
@@ -118,8 +120,9 @@ class IndexFile:
         if not isinstance(seal, bytes) or not hmac.compare_digest(seal, self._seal(*parts)):
             raise IndexDamaged(f"{self.path}: a cell of {parts[0]} was altered")
 
-    def load(self) -> tuple[dict[int, tuple[SliceState, Tree]], dict[int, Entry]]:
-        """State and tree of each slice, and the last entry read of each lane, all of one moment.
+    def load(self) -> tuple[dict[int, tuple[SliceState, Tree]], dict[int, Entry], dict[int, Counter[str]]]:
+        """State and tree of each slice, the last entry read of each lane, and how many entries of it up to there were
+        not accepted and why, all of one moment.
 
         An entry's ``raw`` is its SHA-256 until the tape has given the bytes.
         """
@@ -128,7 +131,7 @@ class IndexFile:
             whole = self._all("SELECT seal FROM whole")
             if whole or self._all("SELECT 1 FROM record LIMIT 1"):
                 self._check(whole[0][0] if whole else None, *self._every_seal())
-            return self._parts(), self._seen()
+            return self._parts(), *self._seen()
         finally:
             self._all("COMMIT")
 
@@ -137,12 +140,13 @@ class IndexFile:
         seals = self._all("SELECT seal FROM part UNION ALL SELECT seal FROM seen ORDER BY 1")
         return ["whole", [seal for (seal,) in seals]]
 
-    def _seen(self) -> dict[int, Entry]:
-        seen = {}
-        for lane, place, digest, seal in self._all("SELECT lane, place, digest, seal FROM seen"):
-            self._check(seal, "seen", lane, place, digest)
+    def _seen(self) -> tuple[dict[int, Entry], dict[int, Counter[str]]]:
+        seen, found = {}, {}
+        for lane, place, digest, counts, seal in self._all("SELECT lane, place, digest, found, seal FROM seen"):
+            self._check(seal, "seen", lane, place, digest, counts)
             seen[lane] = Entry(place, bytes(digest))
-        return seen
+            found[lane] = Counter(msgspec.msgpack.decode(counts, type=dict[str, int]))
+        return seen, found
 
     def _parts(self) -> dict[int, tuple[SliceState, Tree]]:
         parts = {}
@@ -171,9 +175,14 @@ class IndexFile:
         rows = self._all("SELECT position FROM record WHERE lane = ? AND place = ?", (lane, place))
         return rows[0][0] if rows else None
 
-    def find(self, stream: bytes, commit: bytes) -> int | None:
-        """The position of a stream's record with this hash, or None if there is none."""
-        rows = self._all("SELECT position FROM record WHERE stream = ? AND commit_hash = ? LIMIT 1", (stream, commit))
+    def find(self, stream: bytes, commit: bytes, revision: int | None = None) -> int | None:
+        """The position of a stream's record with this hash, or None if there is none.
+
+        ``revision``: it is a control record, or the data record of this revision; then a long stream takes no longer.
+        """
+        where = "stream = ?1 AND commit_hash = ?2" + ("" if revision is None else " AND revision IN (0, ?3)")
+        values = (stream, commit) if revision is None else (stream, commit, revision)
+        rows = self._all(f"SELECT position FROM record WHERE {where} LIMIT 1", values)
         return rows[0][0] if rows else None
 
     def rows(self, stream: bytes, first: int, last: int) -> list[Row]:
@@ -221,7 +230,7 @@ class IndexFile:
         tiles: list[tuple[int, int, bytes]],
         states: Mapping[bytes, StreamState],
         parts: Mapping[int, tuple[SliceState, Tree]],
-        seen: Mapping[int, Entry],
+        seen: Mapping[int, tuple[Entry, Counter[str]]],
     ) -> None:
         """Add what one process has read. Others may have added the same: then this changes nothing."""
         try:
@@ -251,13 +260,13 @@ class IndexFile:
                 self._db.execute("ROLLBACK")
             raise self._trouble(error) from error
 
-    def _write_seen(self, seen: Mapping[int, Entry]) -> None:
+    def _write_seen(self, seen: Mapping[int, tuple[Entry, Counter[str]]]) -> None:
         known = dict(self._db.execute("SELECT lane, place FROM seen"))
-        for lane, entry in seen.items():
+        for lane, (entry, found) in seen.items():
             if entry.place > known.get(lane, 0):
-                digest = hashlib.sha256(entry.raw).digest()
-                values = (lane, entry.place, digest, self._seal("seen", lane, entry.place, digest))
-                self._db.execute("INSERT OR REPLACE INTO seen VALUES (?,?,?,?)", values)
+                digest, counts = hashlib.sha256(entry.raw).digest(), msgspec.msgpack.encode(dict(found))
+                values = (lane, entry.place, digest, counts, self._seal("seen", lane, entry.place, digest, counts))
+                self._db.execute("INSERT OR REPLACE INTO seen VALUES (?,?,?,?,?)", values)
 
     def close(self) -> None:
         """Close the file."""

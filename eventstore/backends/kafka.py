@@ -7,6 +7,7 @@ dense. Reading is uncommitted, and nothing of Kafka's own (keys, headers, timest
 Whoever may write to the topic may put anything there: the rule decides what counts, this tape only brings it.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from .kafka_founding import Founding, founded, founding, is_founding
 from .kafka_producer import Producer
 from .kafka_reader import Reader
 
+_logger = logging.getLogger(__name__)
 _LOOK = 10_000
 """How many records before the founding message are passed over in looking for it."""
 
@@ -111,12 +113,16 @@ class KafkaTape:
         """See that the topic is there and fit to be written; make it if there is none."""
         if self._checked:
             return
-        if not await self._is_there():
+        if made := not await self._is_there():
             await kafka_topic.create(self.client)
             await self.client.until_there()
             await self._is_there()
         assert self._topic
-        kafka_topic.refuse(await kafka_topic.check(self.client, *self._topic), self.address)
+        checked = await kafka_topic.check(self.client, *self._topic)
+        kafka_topic.refuse(checked, self.address)
+        if made:
+            for warning in checked.warnings:
+                _logger.warning("%s: %s", self.address.shown, warning)
         self._checked = True
 
     async def _founded(self) -> tuple[Founding, bytes] | None:

@@ -16,8 +16,9 @@ from .kafka_errors import AGAIN, UNKNOWN_TOPIC, refused, unreachable
 
 DEADLINE = 10.0
 """Seconds within which a request is answered, counting every attempt."""
-_ONE = 5.0
-_PAUSE = 0.05
+PATIENCE = 5.0
+"""Seconds for which one attempt waits for its answer."""
+_PAUSE, _HANDSHAKE = 0.05, 2.0
 
 
 class Topic(NamedTuple):
@@ -36,7 +37,8 @@ class Client:
 
     def __init__(self, address: KafkaAddress) -> None:
         self.address = address
-        self.deadline = DEADLINE
+        self.deadline, self.patience = DEADLINE, PATIENCE
+        self._servers = list(address.servers)
         self._client: Any = None
         self._turn = asyncio.Lock()
         self._closed = False
@@ -112,9 +114,9 @@ class Client:
         client = await self._connected()
         with contextlib.suppress(TimeoutError):
             if self.address.topic in client._topics:
-                await asyncio.wait_for(client.force_metadata_update(), _ONE)
+                await asyncio.wait_for(client.force_metadata_update(), self.patience)
             else:
-                await asyncio.wait_for(client.set_topics([self.address.topic]), _ONE)
+                await asyncio.wait_for(client.set_topics([self.address.topic]), self.patience)
 
     async def learn_topic(self) -> None:
         """From now on the topic is known to be there."""
@@ -131,10 +133,10 @@ class Client:
         return await self._sent(await self._connected(), node, request, channel)
 
     async def _sent(self, client: Any, node: Any, request: Any, channel: Hashable) -> Any:
-        async with asyncio.timeout(_ONE):
+        async with asyncio.timeout(self.patience):
             if node is None or not await client.ready(node, group=channel):
                 raise NotSent(f"no connection to broker {node}")
-        async with asyncio.timeout(_ONE):
+        async with asyncio.timeout(self.patience):
             return await client.send(node, request, group=channel)
 
     async def pause(self, until: float, code: int, where: str) -> None:
@@ -165,18 +167,21 @@ class Client:
         logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # every error of it is ours to tell
         until = asyncio.get_running_loop().time() + self.deadline
         while True:
-            client = AIOKafkaClient(
-                **self.address.options(), request_timeout_ms=int(_ONE * 1000), retry_backoff_ms=int(_PAUSE * 1000)
-            )
+            options = self._options() | {"bootstrap_servers": self._servers}
+            client = AIOKafkaClient(**options, retry_backoff_ms=int(_PAUSE * 1000))
             try:
-                async with asyncio.timeout(_ONE):
+                async with asyncio.timeout(self.patience):
                     await client.bootstrap()
                 return client
             except (OSError, TimeoutError, self._error()) as error:
                 with contextlib.suppress(Exception):
                     await client.close()
                 await self._diagnose()
+                self._servers = [*self._servers[1:], self._servers[0]]  # one that is silent must not hide the others
                 await self._pause(until, error)
+
+    def _options(self) -> dict[str, Any]:
+        return self.address.options() | {"request_timeout_ms": int(self.patience * 1000)}
 
     async def _diagnose(self) -> None:
         """Raise what no waiting will mend: the driver only says that it could not connect."""
@@ -190,13 +195,13 @@ class Client:
             UnsupportedSaslMechanismError,
         )
 
-        host, _, port = self.address.servers[0].rpartition(":")
-        options = self.address.options()
+        host, _, port = self._servers[0].rpartition(":")
+        options = self._options()
         options.pop("bootstrap_servers")
         where = self.address.shown
         try:
-            connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=int(_ONE * 1000), **options)
-            connection.close()
+            async with asyncio.timeout(min(self.patience, _HANDSHAKE)):
+                (await create_conn(host.strip("[]"), int(port), **options)).close()
         except (SaslAuthenticationFailed, UnsupportedSaslMechanismError) as error:
             raise StoreReadOnlyError(
                 f"{where}: the brokers refuse user {self.address.user!r} with {self.address.mechanism}: check user, "
@@ -227,5 +232,5 @@ class Client:
         client, self._client = self._client, None
         if client:
             with contextlib.suppress(Exception):
-                async with asyncio.timeout(_ONE):
+                async with asyncio.timeout(self.patience):
                     await client.close()

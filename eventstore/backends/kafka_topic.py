@@ -1,6 +1,5 @@
 """The topic of a log: made as it must be, and refused where it would lose or change what was written."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ from .kafka_address import PARTITIONS, KafkaAddress
 from .kafka_batch import MAX_BYTES
 from .kafka_client import Client
 
-_logger = logging.getLogger(__name__)
 REPLICAS = 3
 WANTED = {
     "cleanup.policy": "delete",
@@ -72,12 +70,10 @@ async def check(client: Client, partitions: int, replicas: int) -> Checked:
 
 
 def refuse(checked: Checked, address: KafkaAddress) -> None:
-    """Raise for a topic that must not hold a log; warn of one that is less safe than it could be."""
+    """Raise for a topic that must not hold a log."""
     if checked.wrong:
         said = "; ".join(f"{name}={checked.settings[name]}: {why}" for name, why in checked.wrong.items())
         raise StoreError(f"{address.shown} cannot hold a log: {said}. Run: {command(checked.wrong, address)}")
-    for warning in checked.warnings:
-        _logger.warning("%s: %s", address.shown, warning)
 
 
 def command(names: Mapping[str, object], address: KafkaAddress) -> str:

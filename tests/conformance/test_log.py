@@ -1,12 +1,11 @@
 """The contract of the log, over every tape: what append, conflict, grants, reading and following mean."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.commit import SigningKey
 from agent_party.eventstore.errors import (
     ConflictError,
@@ -21,6 +20,7 @@ from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import INLINE, Log, Writer
 from agent_party.eventstore.verify import Cause, slice_of
 from tests.eventstore_kit import Note, Site, notes, truth_of
+from tests.kafka_kit import Place
 
 
 async def texts(log: Log, stream: str, first: int = 1, last: int | None = None) -> list[str]:
@@ -343,7 +343,7 @@ class TestOverKafka(LogContract):
     kind = "kafka"
 
     @pytest.fixture
-    async def site(self, tmp_path: Path, topic: Callable[[], KafkaTape]) -> AsyncIterator[Site]:
+    async def site(self, tmp_path: Path, topic: Place) -> AsyncIterator[Site]:
         site = Site(tmp_path, self.kind, topic)
         yield site
         await site.close()

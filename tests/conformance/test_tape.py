@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.backends.memory import MemoryTape, UnconditionalMemoryTape
 from agent_party.eventstore.backends.sqlite import SqliteTape
 from agent_party.eventstore.errors import LogRolledBack, WrongLogError
 from agent_party.eventstore.tape import START, Entry, Tape
 from agent_party.eventstore.verify import Identity, identity
 from tests.eventstore_kit import all_entries
+from tests.kafka_kit import Place
 
 Open = Callable[[], Tape]
 RAWS = [bytes([n]) * (n + 1) for n in range(20)]
@@ -213,5 +213,5 @@ class TestSqliteTape(TapeContract, ConditionalTapeContract):
 
 class TestKafkaTape(TapeContract, UnconditionalTapeContract):
     @pytest.fixture
-    def open_tape(self, topic: Callable[[], KafkaTape]) -> Open:
+    def open_tape(self, topic: Place) -> Open:
         return topic

@@ -89,6 +89,25 @@ def test_the_larger_one_is_kept(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint", "checkpoint.lock"]
 
 
+def test_of_each_slice_the_larger_is_kept(tmp_path: Path) -> None:
+    """Two processes have read further in one lane each; neither checkpoint as a whole is the later one."""
+    path = tmp_path / "checkpoint"
+    remember(path, some(9, s7=3), LOG, KEY)
+    remember(path, some(4, s7=5), LOG, KEY)
+    assert remembered(path, LOG, KEY.public) == some(9, s7=5)
+    remember(path, some(1, s3=1), LOG, KEY)
+    assert remembered(path, LOG, KEY.public) == some(9, s3=1, s7=5)
+
+
+def test_another_root_of_the_same_size_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    remember(path, some(5), LOG, KEY)
+    remember(path, Checkpoint(LOG.log_id, {0: (5, bytes(32)), 1: (1, bytes(32))}), LOG, KEY)
+    kept = remembered(path, LOG, KEY.public)
+    assert kept
+    assert kept.slices == {**some(5).slices, 1: (1, bytes(32))}
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\xff", sign(some(), OTHER).encode()])
 def test_a_damaged_one_says_so(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "checkpoint"

@@ -48,11 +48,10 @@ class Place:
         finally:
             await admin.close()
 
-    async def create(self, partitions: int = 1, **settings: str) -> None:
+    async def create(self, settings: Mapping[str, str], partitions: int = 1) -> None:
         """Make the topic as somebody else would, and wait until it is there."""
         async with self.admin() as admin:
-            named = {setting.replace("_", "."): value for setting, value in settings.items()}
-            await admin.create_topics([NewTopic(self.where.topic, partitions, 1, topic_configs=named)])
+            await admin.create_topics([NewTopic(self.where.topic, partitions, 1, topic_configs=dict(settings))])
         await self.until(lambda found: found is not None)
 
     async def until(self, condition: Callable[[Topic | None], bool]) -> None:

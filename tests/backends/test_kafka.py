@@ -90,8 +90,7 @@ async def test_looking_makes_no_topic(topic: Place) -> None:
 async def test_a_topic_that_would_lose_what_was_written_is_refused(
     topic: Place, setting: str, value: str, why: str
 ) -> None:
-    fit = {"retention_ms": "-1"} if not setting.startswith("retention.ms") else {}
-    await topic.create(**fit, **{setting.replace(".", "_"): value})
+    await topic.create({"retention.ms": "-1"} | {setting: value})
     tape = topic()
     with pytest.raises(StoreError, match=why) as caught:
         await tape.found(LOG)
@@ -102,7 +101,7 @@ async def test_a_topic_that_would_lose_what_was_written_is_refused(
 
 
 async def test_a_topic_with_the_seeds_retention_of_seven_days_is_refused(topic: Place) -> None:
-    await topic.create()
+    await topic.create({})
     with pytest.raises(StoreError, match=r"retention\.ms=604800000"):
         await topic().found(LOG)
 
@@ -144,7 +143,7 @@ async def test_a_topic_of_another_party(tmp_path: Path, topic: Place) -> None:
 
 
 async def test_a_topic_of_something_else(topic: Place) -> None:
-    await topic.create(retention_ms="-1")
+    await topic.create({"retention.ms": "-1"})
     await topic.send(b"an order", b"another order")
     tape = topic()
     assert await tape.identity() is None

@@ -224,7 +224,7 @@ class Index:
         if ours and SLICE_STREAM.fullmatch(header.stream) and slice_of(self.log, header.stream) == header.slice:
             with contextlib.suppress(Malformed):
                 ((opening, *_), root) = parse_body(record)
-                to_come = opening.type == b"open" and not self._knows(header.stream, opening.payload)
+                to_come = opening.type == b"open" and self.find(header.stream, opening.payload, 0) is None
                 signed = to_come and root == header.body_root
                 if signed and signature_holds(self.log.root, SIGN_TAG + record.commit, record.signature):
                     raise Held

@@ -266,7 +266,7 @@ async def test_foreign_bytes_change_nothing_and_are_counted(site: Site, wide: Pl
     await log.refresh()
     assert log.index.sizes() == before
     found = log.index.findings
-    assert (found["gap"], found["wrong-lane"]) == (0, 1)
+    assert (found["gap"], found["elsewhere"]) == (0, 1)
     assert found["malformed"] >= 6
     assert found.total() == 13
     await log.append(writer, notes("two"), expected=1)
@@ -297,7 +297,7 @@ async def test_a_record_in_the_wrong_partition_is_not_accepted_where_it_would_co
         await log.append(writer, notes("astray"), expected=0, deadline=1.5)
     tape.producer.send = send  # type: ignore[method-assign]
     other = await site.open("other.db")
-    assert other.index.findings["wrong-lane"] == len(caught)
+    assert other.index.findings["elsewhere"] == len(caught)
     assert await texts(other, "note/a") == []
     await wide.send(caught[0], partition=lane)  # the very bytes, at last where they belong
     await other.refresh()

@@ -106,3 +106,8 @@ class Place:
 
         tape = self()
         return (await kafka_topic.check(tape.client, 0, 0)).settings
+
+
+async def delete(where: KafkaAddress) -> None:
+    """Delete a topic, if it is there."""
+    await Place(where).delete()

@@ -60,12 +60,18 @@ def open_blobs(settings: Settings) -> Blobs:
 
 
 def open_views(settings: Settings, log_id: bytes) -> Views:
-    """The views of this log; those of another one that lie there are thrown away."""
+    """The views of this log; those of another one that lie in the file are thrown away, in Redis they are refused."""
     match scheme_of(settings.views):
         case "" | "sqlite":
             return SqliteViews(settings.views_path, log_id)
-        case scheme:
-            raise _not_yet("views", scheme)
+        case _:
+            try:
+                from ..projections.backends.views_redis import RedisViews
+            except ImportError as error:
+                raise ConfigurationError(
+                    f"views in Redis need the driver ({error}): pip install 'agent-party-runtime[redis]'"
+                ) from error
+            return RedisViews(settings.views, log_id)
 
 
 def open_graph(settings: Settings, log_id: bytes) -> Graph:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..cluster.settings import scheme_of
 from ..eventstore import checkpoints
+from ..eventstore.errors import EventStoreError
 from ..projections.worker import DEAD_LETTERS
 from .doctor import FINE, NOTE, PROBLEM, Finding
 
@@ -26,8 +27,11 @@ async def look(party: "Party") -> AsyncIterator[Finding]:
         yield _beside(beside)
     yield _checkpoint(party, commits)
     yield _keys(party)
-    async for finding in _views(party, commits):
-        yield finding
+    try:
+        async for finding in _views(party, commits):
+            yield finding
+    except EventStoreError as error:
+        yield Finding("views", PROBLEM, f"{type(error).__name__}: {error}")
     yield await _graph(party, commits)
 
 
@@ -62,17 +66,22 @@ def _keys(party: "Party") -> Finding:
 
 async def _views(party: "Party", commits: int) -> AsyncIterator[Finding]:
     views, worker = party.stack.views, party.stack.worker
-    lag = commits - sum((await views.checkpoint(worker.projection)).sizes.values())
+    before = await views.checkpoint(worker.projection)
+    lag = commits - sum(before.sizes.values())
+    if before.paused:
+        advice = f"`party projection resume {worker.projection.name}`"
+        yield Finding("views", PROBLEM, f"paused ({before.paused}), {lag:,} commits behind", advice)
+        return
     after = sum((await worker.catch_up()).values())
     if after < commits:
-        advice = f"delete {party.settings.views_path}: it is rebuilt from the log"
+        advice = f"`party projection rebuild {worker.projection.name}`: it is made anew from the log"
         yield Finding("views", PROBLEM, f"{commits - after:,} commits behind, and do not catch up", advice)
     else:
         yield Finding("views", FINE, f"were {lag:,} commits behind, and have caught up" if lag else "up to date")
     if dead := await views.scan(DEAD_LETTERS):
         which = ", ".join(f"{fields['stream']} {fields['revision']}" for _, fields in dead[:3])
         yield Finding(
-            "views", PROBLEM, f"{len(dead)} dead letters: {which}", "report them: a projection cannot read these"
+            "views", PROBLEM, f"{len(dead)} dead letters: {which}", "`party projection dead-letters` says why"
         )
 
 

@@ -12,6 +12,7 @@ from agent_party.projections.backends.views_memory import MemoryViews
 from agent_party.projections.backends.views_sqlite import SqliteViews
 from agent_party.projections.projection import DEAD_LETTERS, Add, Delete, Put, Read, Views, Write
 from agent_party.projections.sink import Checkpoint, Id, Letter
+from tests.redis_kit import redis_views
 
 
 class Named:
@@ -27,8 +28,12 @@ class Named:
 P, Q = Named("p"), Named("q")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 async def views(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Views]:
+    if request.param == "redis":
+        async with redis_views(request.getfixturevalue("services")) as redis:
+            yield redis
+        return
     made: Views = MemoryViews() if request.param == "memory" else SqliteViews(tmp_path / "views.db", b"log")
     yield made
     await made.close()
@@ -256,13 +261,13 @@ async def test_the_digest_says_what_there_is(views: Views) -> None:
     assert len({empty, one, two}) == 3
 
 
-async def test_the_digest_is_the_same_from_every_store(tmp_path: Path) -> None:
-    memory, sqlite = MemoryViews(), SqliteViews(tmp_path / "views.db")
+async def test_the_digest_is_the_same_from_every_store(views: Views) -> None:
+    memory = MemoryViews()
     writes: list[Any] = [Put("v", key, {"n": 1, "t": "x", "l": [1]}) for key in ("b", "ü", "a/1", "a", "B")]
-    for views in (memory, sqlite):
-        await apply(views, *writes, Add("v", "a", "n", 4), Delete("v", "b"))
-    assert await memory.digest(P) == await sqlite.digest(P)
-    await sqlite.close()
+    for store in (memory, views):
+        await apply(store, *writes, Add("v", "a", "n", 4), Delete("v", "b"))
+    assert await memory.digest(P) == await views.digest(P)
+    assert await memory.items(P) == await views.items(P)
 
 
 # SQLite alone

@@ -89,6 +89,10 @@ class Worker(Generic[W, R]):
                 await asyncio.sleep(1)
             await self._log.changed(5)
 
+    async def caught_up(self) -> bool:
+        """Whether everything the log has been read to is projected."""
+        return not (await self.lag()).commits
+
     async def lag(self) -> Lag:
         """How far the projection is behind what the log has been read to."""
         now = await self.sink.checkpoint(self.projection)

@@ -36,7 +36,8 @@ def _keys(view: str, prefix: str) -> list[str]:
     except (ConfigurationError, sqlite3.Error, OSError):
         return []
     try:
-        query = "SELECT key FROM document WHERE view = ? AND key >= ? AND key < ? ORDER BY key LIMIT 200"
+        query = """SELECT key FROM document JOIN side USING (generation)
+            WHERE live = 1 AND view = ? AND key >= ? AND key < ? ORDER BY key LIMIT 200"""
         return [row[0] for row in db.execute(query, (view, prefix, f"{prefix}\U0010ffff"))]
     except sqlite3.Error:
         return []

@@ -32,6 +32,7 @@ from .eventstore.ambient import readable_id
 from .graph import PartyGraph
 from .handles import EntityHandle, TaskHandle
 from .people import PeopleHandle
+from .views import ViewsHandle
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Party:
     def __init__(self, settings: Settings, agents: Sequence[Agent], stay: bool) -> None:
         self.settings, self.agents, self.stay = settings, list(agents), stay
         self._undo: Callable[[], None] = lambda: None
+        self._views = ViewsHandle(self)
 
     @classmethod
     def open(
@@ -217,6 +219,11 @@ class Party:
     def graph(self) -> PartyGraph:
         """Who did what with what, as of any moment; opened when it is first asked."""
         return PartyGraph(self.stack)
+
+    @property
+    def views(self) -> ViewsHandle:
+        """What the projections hold: tasks by status, what runs now, sessions, results that expire."""
+        return self._views
 
     async def leave_in_inbox(self, stream: str, stated: Stated) -> None:
         """Append a signed statement to a stream's inbox, for its owner to read."""

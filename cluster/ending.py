@@ -48,6 +48,18 @@ def drains_on_sigterm(host: Host) -> Callable[[], None]:
     return undo
 
 
+async def until_told() -> None:
+    """Return when this program is told to end, by SIGTERM or an interrupt."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    try:
+        await told.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
 def before_threads_end(call: Callable[[], None]) -> None:
     """Have something called when this program ends in good order, while its threads and executors still work.
 

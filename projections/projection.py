@@ -69,6 +69,10 @@ class Views(Sink[Write, Read], Protocol):
         """One document of a projection, on this side."""
         ...
 
+    async def changed(self, projection: Named, turn: int, timeout: float) -> None:
+        """Return soon after this side's turn is another than ``turn``, or after ``timeout`` seconds."""
+        ...
+
     def beside(self) -> "Views": ...
 
 

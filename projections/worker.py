@@ -24,7 +24,10 @@ __all__ = ["BATCH", "DEAD_LETTERS", "Check", "Difference", "Lag", "Limits", "Wor
 BATCH = 64
 """How many commits are read before others have a turn: some milliseconds' worth."""
 ABANDONED = 60.0
-_TRIES = 100
+_TRIES, _RACES = 100, 3
+_HOLDS = 10.0
+"""Seconds after which whoever holds the live side, and does not move, is taken for dead."""
+HELD = "a rebuild takes its place"
 _POISON = (PayloadError, BlobError)
 _WAITS = "Waiting"
 _log = logging.getLogger("agent_party")
@@ -121,7 +124,7 @@ class Worker(Generic[W, R]):
 
     async def _start(self) -> Checkpoint:
         """What stands. Of a log that is shorter than that, and by an older program, everything is projected anew."""
-        now = await self.sink.checkpoint(self.projection)
+        now = await self._released(await self.sink.checkpoint(self.projection))
         if self._beyond(now.sizes):
             await self._log.refresh()
             if self._beyond(now.sizes):
@@ -276,25 +279,57 @@ class Worker(Generic[W, R]):
     # Throwing away
 
     async def rebuild(self) -> str:
-        """Project everything anew beside what stands, then put it in its place at once. The hash of the result."""
+        """Project everything anew beside what stands, then put it in its place at once.
+
+        The hash of what stands then; empty if it is written so fast that it cannot be told.
+        """
         async with self._lock:
             return await self._rebuild()
 
     async def _rebuild(self) -> str:
-        scratch = self.sink.beside()
-        await scratch.drop(self.projection)
-        worker = Worker(self._log, self.projection, scratch, self.limits, self._slices)
-        for _ in range(_TRIES):
+        scratch, projection = self.sink.beside(), self.projection
+        await scratch.drop(projection)
+        worker = Worker(self._log, projection, scratch, self.limits, self._slices)
+        for attempt in range(_TRIES):
+            await worker.catch_up()
+            if attempt >= _RACES:  # the live one is as fast: for a moment it must stand still
+                await self._hold()
             await self._log.refresh()
             await worker.catch_up()
-            live, new = await self.sink.checkpoint(self.projection), await scratch.checkpoint(self.projection)
+            live, new = await self.sink.checkpoint(projection), await scratch.checkpoint(projection)
             behind = any(new.sizes.get(part, 0) < size for part, size in live.sizes.items())
             if behind and not self._beyond(live.sizes):  # readers must not be taken back
                 continue
-            digest = await scratch.digest(self.projection)
-            if await self.sink.swap(self.projection, live, new):
-                return digest
-        raise StoreBusyError(f"{self.projection.name} is being rebuilt by somebody else as well: try again")
+            if await self.sink.swap(projection, live, new):
+                await self._release()
+                return await self._digest()
+        raise StoreBusyError(f"{projection.name} is being rebuilt by somebody else as well: try again")
+
+    async def _hold(self) -> None:
+        if not (await self.sink.checkpoint(self.projection)).paused:
+            await self.sink.pause(self.projection, HELD)
+
+    async def _release(self) -> None:
+        if (await self.sink.checkpoint(self.projection)).paused == HELD:
+            await self.sink.pause(self.projection, "")
+
+    async def _released(self, now: Checkpoint) -> Checkpoint:
+        """Wait for a rebuild that holds the live side; one that has died meanwhile holds it no longer."""
+        clock = asyncio.get_running_loop().time
+        turn, until = now.turn, clock() + _HOLDS
+        while now.paused == HELD:
+            if clock() >= until:
+                await self._release()
+            await asyncio.sleep(0.02)
+            now = await self.sink.checkpoint(self.projection)
+            turn, until = (turn, until) if now.turn == turn else (now.turn, clock() + _HOLDS)
+        return now
+
+    async def _digest(self) -> str:
+        try:
+            return await self.sink.digest(self.projection)
+        except StoreBusyError:
+            return ""
 
     async def _clean(self) -> None:
         """Throw away what a rebuild that came to no end has left: what does not move for a minute."""

@@ -7,7 +7,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import agents, asking, blobs, doctor, forking, graph, histories, keys, log, replay, schedules, tasks
+from . import (
+    agents,
+    asking,
+    blobs,
+    doctor,
+    forking,
+    graph,
+    histories,
+    keys,
+    log,
+    projections,
+    replay,
+    schedules,
+    tasks,
+    views,
+)
 from .output import USAGE, line
 from .session import USAGE_ERROR, App, AsJson, Debug, Journal, Session, StateDir
 
@@ -48,6 +63,8 @@ app.add_typer(log.group, name="log")
 app.add_typer(graph.group, name="graph")
 app.add_typer(blobs.group, name="blobs")
 app.add_typer(keys.group, name="keys")
+app.add_typer(projections.group, name="projection")
+app.add_typer(views.group, name="view")
 asking.register(app)
 replay.register(app)
 forking.register(tasks.group)

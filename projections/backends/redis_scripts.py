@@ -37,6 +37,7 @@ each(tonumber(ARGV[6]), 2, function(from, upto) redis.call('HSET', docs, unpack(
 each(tonumber(ARGV[7]), 2, function(from, upto) redis.call('ZADD', names, unpack(ARGV, from, upto)) end)
 redis.call('HSET', side, ARGV[1], ARGV[3])
 if ARGV[8] ~= '' then redis.call('HSET', live, ARGV[8], docs) end
+redis.call('PUBLISH', side .. ':' .. ARGV[1], 'moved')
 return 1
 """
 """Keys: side, documents, names, live. Arguments: the field, what stood, what stands, whether to begin empty, how many
@@ -49,6 +50,7 @@ if (redis.call('HGET', side, ARGV[4]) or '') ~= ARGV[5] then return 0 end
 redis.call('HSET', side, ARGV[1], ARGV[3], ARGV[4], ARGV[6])
 redis.call('HSET', live, ARGV[7], KEYS[5])
 redis.call('UNLINK', docs, names)
+redis.call('PUBLISH', side .. ':' .. ARGV[1], 'moved')
 return 1
 """
 """Keys: side, live, the documents and names that go, the documents that come. Arguments: for both sides the field, what

@@ -1,5 +1,7 @@
 """Views in memory: the reference."""
 
+import asyncio
+import contextlib
 import copy
 from collections.abc import Iterable
 from typing import Any, Self
@@ -21,6 +23,7 @@ class MemoryViews:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, bool], _Kept] = {}
+        self._waiting: set[asyncio.Event] = set()
         self._live = True
 
     def beside(self) -> Self:
@@ -51,15 +54,25 @@ class MemoryViews:
         writes = [*writes, *letter_writes(projection, letters)]
         documents = kept.documents if stands.sizes else {}
         names = touched(writes)
-        changed = {name: dict(documents[name]) for name in names if name in documents}
-        for write in writes:
-            apply_to(changed, write)
+        changed = self._changed(documents, names, writes)
         for name in names:
             documents.pop(name, None)
         documents.update(changed)
         now = Checkpoint(dict(after), stands.turn + 1, projection.version, stands.paused)
-        self._kept[projection.name, self._live] = _Kept(now, documents)
+        self._put(projection, self._live, _Kept(now, documents))
         return now
+
+    def _put(self, projection: Named, live: bool, kept: _Kept) -> None:
+        self._kept[projection.name, live] = kept
+        for event in self._waiting:
+            event.set()
+
+    def _changed(self, documents: Documents, names: list[tuple[str, str]], writes: Iterable[Write]) -> Documents:
+        """These documents, as the writes leave them."""
+        changed = {name: dict(documents[name]) for name in names if name in documents}
+        for write in writes:
+            apply_to(changed, write)
+        return changed
 
     def ahead(self, projection: Named, before: Checkpoint) -> DocumentsAhead:
         return DocumentsAhead(projection, self if before.sizes else None)
@@ -80,7 +93,7 @@ class MemoryViews:
             for (_, live), kept in self._kept.items()
             if live
             for (name, key), fields in kept.documents.items()
-            if name == view and key.startswith(prefix) and key > after
+            if name == view and key.startswith(prefix) and (key > after or not after)
         ]
         return sorted(found, key=lambda item: item[0])[:limit]
 
@@ -107,12 +120,12 @@ class MemoryViews:
         """What stands now, a turn later; paused if it was."""
         was = self._of(projection, live).checkpoint
         now = checkpoint._replace(turn=was.turn + 1, paused=was.paused)
-        self._kept[projection.name, live] = _Kept(now, documents)
+        self._put(projection, live, _Kept(now, documents))
 
     async def pause(self, projection: Named, reason: str) -> None:
         kept = self._of(projection)
         now = kept.checkpoint._replace(turn=kept.checkpoint.turn + 1, paused=reason)
-        self._kept[projection.name, self._live] = _Kept(now, kept.documents)
+        self._put(projection, self._live, _Kept(now, kept.documents))
 
     async def swap(self, projection: Named, live: Checkpoint, scratch: Checkpoint) -> bool:
         new = self._of(projection, live=False)
@@ -124,6 +137,18 @@ class MemoryViews:
 
     async def projections(self) -> list[str]:
         return sorted(name for (name, live), kept in self._kept.items() if live == self._live and kept.checkpoint.sizes)
+
+    async def changed(self, projection: Named, turn: int, timeout: float) -> None:
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    while self._of(projection).checkpoint.turn == turn:
+                        event.clear()
+                        await event.wait()
+        finally:
+            self._waiting.discard(event)
 
     async def close(self) -> None:
         return

@@ -9,42 +9,25 @@ before the documents were. All keys of a party share one hash tag: on a Redis Cl
 import asyncio
 import copy
 from collections.abc import Awaitable, Iterable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio import Redis
 
 from ...eventstore.errors import StoreBusyError, StoreCorruptError, StoreError, WrongLogError
 from ..ahead import Digest, Documents, DocumentsAhead, apply_to, touched
 from ..projection import DEAD_LETTERS, Write, letter_of, letter_writes
 from ..sink import MOST_LETTERS, NO_LETTERS, Checkpoint, Id, Letter, Letters, Named, Sizes
 from .redis_errors import shown, translated
-from .redis_scripts import APPLY, CLAIM, GET, SCAN, SWAP
+from .redis_scripts import CLAIM
+from .redis_shared import DEADLINE, NOTHING, STORED, Known, Shared, Side
 
-DEADLINE = 10.0
-"""Seconds for a call."""
 _PAGE = 1_000
 _TRIES = 20
-_KEPT = 20_000
-_CONNECTIONS = 16
+_LOOK = 2.0
 _FIELDS = msgspec.msgpack.Decoder(dict[str, Any])
 _END = b"\xff"
-
-
-class _Side(NamedTuple):
-    """What stands in one field of the hash of sides. ``raw``: its bytes."""
-
-    raw: bytes
-    generation: int
-    checkpoint: Checkpoint
-
-
-_Stored = tuple[int, dict[int, int], int, int, str]
-_STORED = msgspec.msgpack.Decoder(_Stored)
-_NOTHING = _Side(b"", 0, Checkpoint())
 
 
 class RedisViews:
@@ -57,7 +40,7 @@ class RedisViews:
         prefix = options.pop("prefix", "") or f"party:{log.hex()[:16]}"
         self.url, self.prefix = url, "{" + prefix + "}:"
         self._address, self._log, self._live = parts._replace(query=urlencode(options)).geturl(), log, True
-        self._shared = _Shared(self._address)
+        self._shared = Shared(self._address)
 
     def beside(self) -> Self:
         other = copy.copy(self)
@@ -107,26 +90,26 @@ class RedisViews:
     def _field(self, projection: Named, live: bool | None = None) -> str:
         return f"{projection.name}\0{int(self._live if live is None else live)}"
 
-    async def _side(self, projection: Named, live: bool | None = None) -> _Side:
+    async def _side(self, projection: Named, live: bool | None = None) -> Side:
         redis, field = await self._redis(), self._field(projection, live)
         return self._met(field, await self._call(redis.hget(self._key("side"), field)))
 
-    def _met(self, field: str, raw: bytes | None) -> _Side:
+    def _met(self, field: str, raw: bytes | None) -> Side:
         side = self._read_side(raw)
         self._shared.meet(field, side)
         return side
 
-    def _read_side(self, raw: bytes | None) -> _Side:
+    def _read_side(self, raw: bytes | None) -> Side:
         if not raw:
-            return _NOTHING
+            return NOTHING
         try:
-            generation, *rest = _STORED.decode(raw)
+            generation, *rest = STORED.decode(raw)
         except msgspec.DecodeError as error:
             raise StoreCorruptError(
                 f"{shown(self._address)}: somebody has changed {self._key('side')}: delete the keys {self.prefix}*, "
                 "everything is projected anew"
             ) from error
-        return _Side(raw, generation, Checkpoint(*rest))
+        return Side(raw, generation, Checkpoint(*rest))
 
     async def checkpoint(self, projection: Named) -> Checkpoint:
         found = (await self._side(projection)).checkpoint
@@ -140,7 +123,7 @@ class RedisViews:
 
     # Changes
 
-    async def _as_of(self, projection: Named, before: Checkpoint) -> _Side | None:
+    async def _as_of(self, projection: Named, before: Checkpoint) -> Side | None:
         """The side as it was at a checkpoint, if it is not known to be another by now."""
         side = self._shared.sides.get(self._field(projection))
         if side is None or side.checkpoint.turn != before.turn:
@@ -173,10 +156,10 @@ class RedisViews:
     async def _store(
         self,
         projection: Named,
-        side: _Side,
+        side: Side,
         now: Checkpoint,
-        old: dict[tuple[str, str], bytes | None],
-        new: dict[tuple[str, str], bytes | None],
+        old: Known,
+        new: Known,
         *,
         empty: bool = False,
     ) -> bool:
@@ -199,7 +182,7 @@ class RedisViews:
         if not await self._call(self._shared.apply(keys=keys, args=arguments)):
             self._shared.forget(field)
             return False
-        self._shared.move(field, side, _Side(raw, generation, now), new, empty=begins)
+        self._shared.move(field, side, Side(raw, generation, now), new, empty=begins)
         return True
 
     async def drop(self, projection: Named) -> None:
@@ -245,9 +228,7 @@ class RedisViews:
     def ahead(self, projection: Named, before: Checkpoint) -> DocumentsAhead:
         return DocumentsAhead(projection, self if before.sizes else None)
 
-    async def _fetch(
-        self, projection: Named, side: _Side, names: list[tuple[str, str]]
-    ) -> dict[tuple[str, str], bytes | None]:
+    async def _fetch(self, projection: Named, side: Side, names: list[tuple[str, str]]) -> Known:
         """Documents of a side; those that were read or written at this very turn are known."""
         field = self._field(projection)
         known = self._shared.known(field, side)
@@ -336,76 +317,24 @@ class RedisViews:
                 listed.append(((*_UNLISTED, ""), {"documents": count, "names": members}))
         return listed
 
+    async def changed(self, projection: Named, turn: int, timeout: float) -> None:
+        redis = await self._redis()
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout
+        listening = redis.pubsub(ignore_subscribe_messages=True)
+        try:
+            await self._call(listening.subscribe(f"{self._key('side')}:{self._field(projection)}"))
+            while (await self._side(projection)).checkpoint.turn == turn and (left := until - clock()) > 0:
+                with translated(self._address):  # looked at again all the same: a message may be lost
+                    await listening.get_message(timeout=min(left, _LOOK))
+        finally:
+            await listening.aclose()  # type: ignore[no-untyped-call]
+
     async def close(self) -> None:
         await self._shared.close()
 
 
 _UNLISTED = ("\U0010fffe",)
-
-
-class _Shared:
-    """What both sides of one store share: the client, and what is known about each side at its last turn."""
-
-    def __init__(self, address: str) -> None:
-        pool = BlockingConnectionPool.from_url(
-            address,
-            max_connections=_CONNECTIONS,
-            timeout=DEADLINE,
-            socket_timeout=DEADLINE,
-            socket_connect_timeout=DEADLINE,
-            health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),  # what it repeats is fenced
-        )
-        self.client = Redis(connection_pool=pool)
-        self.apply, self.swap = self.client.register_script(APPLY), self.client.register_script(SWAP)
-        self.get, self.scan = self.client.register_script(GET), self.client.register_script(SCAN)
-        self.ready, self.opening = False, asyncio.Lock()
-        self.sides: dict[str, _Side] = {}
-        self._documents: dict[str, tuple[bytes, dict[tuple[str, str], bytes | None]]] = {}
-
-    def meet(self, field: str, side: _Side) -> None:
-        """A side was read."""
-        if self.sides.get(field) != side:
-            self.forget(field)
-            self.sides[field] = side
-
-    def known(self, field: str, side: _Side) -> dict[tuple[str, str], bytes | None]:
-        """Documents of a side that are known as of this turn."""
-        raw, documents = self._documents.get(field, (b"", {}))
-        return documents if raw == side.raw else {}
-
-    def learn(self, field: str, side: _Side, documents: dict[tuple[str, str], bytes | None]) -> None:
-        """Documents of a side were read, and nothing has moved it since, as far as is known here."""
-        if self.sides.get(field) == side:
-            known = self.known(field, side)
-            known = {} if len(known) > _KEPT else known
-            known.update(documents)
-            self._documents[field] = side.raw, known
-
-    def move(
-        self,
-        field: str,
-        was: _Side,
-        side: _Side,
-        new: dict[tuple[str, str], bytes | None],
-        *,
-        empty: bool,
-    ) -> None:
-        """A side was moved on by us: what was known of it is known now, but for what is new."""
-        documents = {} if empty else self.known(field, was)
-        self.sides[field], self._documents[field] = side, (side.raw, documents)
-        self.learn(field, side, new)
-
-    def forget(self, *fields: str) -> None:
-        """Somebody else moved these sides on."""
-        for field in fields:
-            self.sides.pop(field, None)
-            self._documents.pop(field, None)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self.client.aclose()
-        await self.client.connection_pool.disconnect()
 
 
 def _member(view: str, key: str) -> bytes:

@@ -1,5 +1,6 @@
 """Views in one SQLite file, shared by the processes of a node. Disposable: deleted, it is rebuilt from the log."""
 
+import asyncio
 import contextlib
 import copy
 import sqlite3
@@ -24,6 +25,7 @@ CREATE TABLE IF NOT EXISTS source (one INTEGER PRIMARY KEY CHECK (one = 1), log 
 """
 _SIZES = msgspec.msgpack.Decoder(dict[int, int])
 _FIELDS = msgspec.msgpack.Decoder(dict[str, Any])
+_LOOK = 0.1
 _END = "\U0010ffff"
 
 
@@ -207,6 +209,12 @@ class SqliteViews:
         with translated(self.path):
             values = (self._side(projection)[0], *(after or ("", "")), limit)
             return [((view, key), _FIELDS.decode(fields)) for view, key, fields in self._db.execute(query, values)]
+
+    async def changed(self, projection: Named, turn: int, timeout: float) -> None:
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout
+        while (await self.checkpoint(projection)).turn == turn and clock() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)  # other processes make no sound
 
     async def close(self) -> None:
         self._db.close()

@@ -77,6 +77,8 @@ async def test_scan_is_sorted_and_limited(views: Views) -> None:
     assert [key for key, _ in await views.scan("v", "a/", after="a/1")] == ["a/2", "a/ü"]
     assert [key for key, _ in await views.scan("v", "a/", after="a")] == ["a/1", "a/2", "a/ü"]
     assert await views.scan("v", "a/", after="b") == []
+    await apply(views, Put("v", "", {"k": ""}))
+    assert [key for key, _ in await views.scan("v", limit=2)] == ["", "a"]
 
 
 async def test_only_what_follows_the_checkpoint_is_applied(views: Views) -> None:
@@ -237,6 +239,28 @@ async def test_a_swap_leaves_paused_what_is(views: Views) -> None:
     assert await views.swap(P, await views.checkpoint(P), await scratch.checkpoint(P))
     assert (await views.checkpoint(P)).paused == "repair"
     assert await views.get("v", "k") == {"a": "new"}
+
+
+async def test_a_watcher_is_told_of_a_change(views: Views) -> None:
+    await apply(views, Put("v", "k", {"a": 1}))
+    turn = (await views.checkpoint(P)).turn
+    await asyncio.wait_for(views.changed(P, turn - 1, 30), 5)  # it has changed before
+    await asyncio.wait_for(views.changed(P, turn, 0.05), 5)  # nothing comes
+    for change in (apply(views, Put("v", "k", {"a": 2})), views.pause(P, "x"), views.drop(P)):
+        turn = (await views.checkpoint(P)).turn
+        waiting = asyncio.ensure_future(views.changed(P, turn, 30))
+        await asyncio.sleep(0)
+        await change
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_watcher_is_told_of_a_swap(views: Views) -> None:
+    await apply(views.beside(), Put("v", "k", {"a": 2}))
+    live = await views.checkpoint(P)
+    waiting = asyncio.ensure_future(views.changed(P, live.turn, 30))
+    await asyncio.sleep(0)
+    assert await views.swap(P, live, await views.beside().checkpoint(P))
+    await asyncio.wait_for(waiting, 5)
 
 
 async def test_another_rebuild_takes_over_the_scratch_side(views: Views) -> None:

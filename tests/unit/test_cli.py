@@ -37,6 +37,8 @@ def test_every_command_is_documented_with_an_example(cli: Cli) -> None:
     groups["schedule"] = ["add", "list", "remove"]
     groups["task"] += ["signal", "update", "query", "pause", "resume"]
     groups["task"] += ["fork", "diff", "export", "debug"]
+    groups["projection"] = ["list", "status", "run", "rebuild", "pause", "resume", "check", "dead-letters"]
+    groups["view"] = ["names", "list", "get", "watch"]
     groups["log"] = ["streams", "read", "verify", "export", "head", "root", "forget"]
     names = [f"{group} {name}" for group, found in groups.items() for name in found]
     for name in [*names, "ask", "replay", "doctor", "demo", "check-histories"]:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..actors.errors import ConfigurationError
+from ..projections.backends.graph_memory import MemoryGraph
 from ..projections.backends.views_memory import MemoryViews
 from ..projections.catalogue import PROJECTIONS
 from ..projections.parts import Part, PartOf, by_stream, split
+from ..projections.relationships import Relationships
 from ..projections.sink import Checkpoint, Projection, Sink
 from ..projections.worker import Lag, Limits, Worker
 
@@ -36,12 +38,14 @@ class Status(NamedTuple):
 
 
 def names() -> list[str]:
-    """The projections that this program has."""
-    return sorted(PROJECTIONS)
+    """The projections that this program has; the graph is called ``relationships``."""
+    return sorted([*PROJECTIONS, Relationships.name])
 
 
 def projection_of(name: str) -> Projection[Any, Any]:
     """A projection by its name; `ConfigurationError` if there is none."""
+    if name == Relationships.name:
+        return Relationships()
     if name not in PROJECTIONS:
         raise ConfigurationError(f"there is no projection {name}: there are {', '.join(names())}")
     return PROJECTIONS[name]()
@@ -49,12 +53,12 @@ def projection_of(name: str) -> Projection[Any, Any]:
 
 def sink_of(stack: "Stack", name: str) -> Sink[Any, Any]:
     """Where a projection's writes lie."""
-    return stack.views
+    return stack.graph if name == Relationships.name else stack.views
 
 
 def reference_of(name: str) -> Sink[Any, Any]:
     """An empty sink of the same kind, in memory, to compare with."""
-    return MemoryViews()
+    return MemoryGraph() if name == Relationships.name else MemoryViews()
 
 
 def part_worker(stack: "Stack", name: str, part: Part, limits: Limits | None = None) -> AnyWorker:

@@ -20,11 +20,12 @@ from ..eventstore.snapshots import Snapshots
 from ..eventstore.tape import Tape
 from ..eventstore.verify import Identity
 from ..projections.agents_and_tasks import AgentsAndTasks
+from ..projections.graph import Graph
 from ..projections.projection import Views
 from ..projections.worker import Worker
 from .registry import ViewRegistry
 from .settings import Settings
-from .stores import open_blobs, open_tape, open_views, slices_of
+from .stores import open_blobs, open_graph, open_tape, open_views, slices_of
 
 
 class Stack:
@@ -34,12 +35,20 @@ class Stack:
         self.settings, self.keyring, self.log, self.views, self.presence = settings, keyring, log, views, presence
         self.snapshots = Snapshots(settings.folder / "snapshots.db", log.identity.log_id, log.keys, log.ambient)
         self.worker = Worker(log, AgentsAndTasks(), views)
+        self._graph: Graph | None = None
         self.registry = ViewRegistry(self.worker, views, presence)
 
     def host(self, **options: Any) -> Host:
         """A host over these stores."""
         options.setdefault("idle", self.settings.idle)
         return Host(self.log, self.registry, self.presence, self.snapshots, **options)
+
+    @property
+    def graph(self) -> Graph:
+        """Where the graph lies; opened when it is first asked."""
+        if self._graph is None:
+            self._graph = open_graph(self.settings, self.log.identity.log_id)
+        return self._graph
 
     async def close(self) -> None:
         """Close everything; what is on the log stays."""
@@ -48,6 +57,8 @@ class Stack:
             await self.log.close()
         finally:
             await self.views.close()
+            if self._graph is not None:
+                await self._graph.close()
             self.presence.close()
 
 

@@ -20,12 +20,19 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The projection: `part
 @command(group, "list")
 async def list_projections(session: Session) -> Answer:
     """List projections: how far each has come, how far it is behind, whether it is paused, its dead letters."""
-    from ..cluster.projections import names, status, workers
+    from ..cluster.projections import Status, names, status, workers
+    from ..eventstore.errors import StoreError
 
+    found, away = list[Status](), dict[str, str]()
     async with session.party() as party:
         await party.stack.log.refresh()
-        found = [await status(worker) for name in names() for worker in await workers(party.stack, name)]
-    return Answer([_plain(one) for one in found], [_table(found)])
+        for name in names():
+            try:
+                found += [await status(worker) for worker in await workers(party.stack, name)]
+            except StoreError as error:  # the others can be told all the same
+                away[name] = str(error)
+    told = [*map(_plain, found), *({"name": name, "error": said} for name, said in away.items())]
+    return Answer(told, [_table(found), *(f"{safe(name)}: {safe(said)}" for name, said in away.items())])
 
 
 def _table(found: "list[Status]") -> Any:

@@ -97,6 +97,7 @@ async def test_also_when_others_have_written_in_its_place(site: Site, where: Kaf
     log = await site.open("index.db")
     writer = await Issuer(log).writer("note/a")
     await written(log, writer, COMMITS)
+    log.remember()
     await asyncio.to_thread(cut, broker, where, 4)
     shutil.copytree(site.folder / "state", site.folder / "other" / "state")
     for checkpoint in (site.folder / "other" / "state").rglob("checkpoint"):

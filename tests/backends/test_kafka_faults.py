@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent_party.eventstore import appending, lanes
 from agent_party.eventstore.backends.kafka import KafkaTape
+from agent_party.eventstore.backends.kafka_fetching import Answer
 from agent_party.eventstore.backends.memory import Fate
+from agent_party.eventstore.tape import START
 from tests.eventstore_kit import Site
 from tests.faults.fated import FatedTape
 from tests.faults.linearizable import ACKNOWLEDGED, CONFLICT, ENDED, UNKNOWN
@@ -55,3 +58,24 @@ async def test_a_planted_bug_is_noticed(bug: str, site: Site, monkeypatch: pytes
     except AssertionError:
         return
     assert outcome.found
+
+
+async def test_a_leader_that_shows_less_than_stands_is_asked_for_the_end(
+    topic: Callable[[], KafkaTape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that has just taken over, which hands out what it knows that all have (KIP-207)."""
+    tape, reader = topic(), topic()
+    await tape.append(0, [b"one", b"two", b"three"], START)
+    fetching, asked = reader.reader.fetching, list[int]()
+    ask = fetching.ask
+
+    async def lagging(*question: Any) -> dict[int, Answer]:
+        answers = await ask(*question)
+        asked.append(len(answers))
+        return (
+            {lane: answer._replace(high=0, raw=b"") for lane, answer in answers.items()} if asked[3:] == [] else answers
+        )
+
+    monkeypatch.setattr(fetching, "ask", lagging)
+    assert [entry.raw for entry in await reader.read(0, 0, 10)] == [b"one", b"two", b"three"]
+    assert len(asked) > 3

@@ -25,10 +25,10 @@ endif
 CANDIDATES := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
 SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help setup demo test test-unit lint types format bench bench-peers docs-check mutants build clean
+.PHONY: help setup demo test test-unit lint types format bench bench-peers services-fetch services-pin docs-check mutants build clean
 
 help: ## list the targets
-	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv/ with everything that is needed
 
@@ -54,7 +54,13 @@ $(STAMP): pyproject.toml uv.lock Makefile
 demo: $(STAMP) ## run the demo; ARGS="--yes --json" for one line of JSON
 	.venv/bin/party demo $(ARGS)
 
-test: $(STAMP) ## run every test, once
+services-fetch: $(STAMP) ## fetch and build Kafka, Neo4j, Redis and MinIO, once, into the user's cache
+	.venv/bin/party services fetch >&2
+
+services-pin: $(STAMP) ## after a change of version: write the SHA-256 of each jar anew
+	$(PY) -m agent_party.cluster.services.lock
+
+test: services-fetch ## run every test, once, with real servers
 	$(PY) -m pytest $(TOGETHER) $(ARGS)
 
 test-unit: $(STAMP) ## run the tests that need no service and no Ray

@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Empty URLs mean the embedded defaults in `folder`. ``home``: where caches lie if the journal is no file.
     ``ray_address``: a cluster's, else Ray's own rules. ``app``: where the command line finds code, as
-    ``module:attribute``.
+    ``module:attribute``. ``profile``: ``services``, where the four URLs are to be those of the services that run here.
     """
 
     journal: str = ""
@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str = ""
     home: str = ""
     app: str = ""
+    profile: str = ""
 
     @property
     def embedded(self) -> bool:
@@ -97,8 +98,9 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
     folder = folder or Path.cwd()
     merged: dict[str, Any] = _from_file(folder / "party.toml")
     fields = set(Settings.__struct_fields__)
-    merged |= {name: value for name in fields if (value := environment.get(f"PARTY_{name.upper()}"))}
-    merged |= {name: value for name, value in given.items() if value not in (None, "")}
+    nearer: dict[str, Any] = {name: value for name in fields if (value := environment.get(f"PARTY_{name.upper()}"))}
+    nearer |= {name: value for name, value in given.items() if value not in (None, "")}
+    merged |= _of_profile(str(nearer.get("profile") or merged.get("profile") or ""), folder) | nearer
     base = job_folder(environment) or folder
     merged.setdefault("journal", f"sqlite:///{FOLDER}/log.db")
     for name in SCHEMES:
@@ -149,6 +151,22 @@ def chosen_runtime(settings: Settings, environment: Mapping[str, str] = os.envir
 def scheme_of(url: str) -> str:
     """The scheme of a store's URL."""
     return url.partition("://")[0]
+
+
+def services_folder(folder: Path) -> Path:
+    """Where the services lie that ``party services`` starts from a folder."""
+    return folder / FOLDER / "services"
+
+
+def _of_profile(profile: str, folder: Path) -> dict[str, str]:
+    """What a profile sets: more than ``party.toml`` says, less than what was given or stands in the environment."""
+    if not profile:
+        return {}
+    if profile != "services":
+        raise ConfigurationError(f"there is no profile {profile!r}: there is `services`")
+    from .services import settings_of
+
+    return settings_of(services_folder(folder))
 
 
 def _check_url(setting: str, url: str) -> None:

@@ -1,20 +1,37 @@
 """The real servers, for the tests that need them; and how the tests are shared out between processes."""
 
-import json
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from agent_party.eventstore.backends.kafka_address import address
+from tests import services_kit
 from tests.kafka_kit import Place, name
 from tests.services_kit import Services
 from tests.together import Sharing, begun
 
 settings.register_profile("party", deadline=None)  # nothing is timed in a test: other work may stand beside it
 settings.load_profile("party")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder for the services of the run, whichever of its processes starts them."""
+    if not hasattr(config, "workerinput"):
+        os.environ[services_kit.FOLDER] = services_kit.new_folder()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the servers said they are."""
+    for line in services_kit.told():
+        terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The run is over for all of its processes: the servers that it started end."""
+    if not hasattr(config, "workerinput"):
+        services_kit.end()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Sharing:
@@ -29,8 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def services() -> Services:
-    """Kafka, Neo4j, Redis and MinIO on loopback. ``PARTY_TEST_SERVICES`` names a JSON file of running ones."""
-    return Services(**json.loads(Path(os.environ["PARTY_TEST_SERVICES"]).read_text()))
+    """Kafka, Neo4j, Redis and MinIO on loopback, started when a test first asks for them, for the whole run.
+
+    ``PARTY_TEST_SERVICES`` names a JSON file of running ones, which are used instead.
+    """
+    return services_kit.given() or services_kit.started()
 
 
 @pytest.fixture

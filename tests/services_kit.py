@@ -1,6 +1,18 @@
 """The real servers that tests use: where each one listens. Started once for the run (see `tests/conftest.py`)."""
 
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+from agent_party.cluster import services
+
+GIVEN = "PARTY_TEST_SERVICES"
+FOLDER = "PARTY_TEST_FOLDER"
+"""Variables: the file that names running servers; the folder of those that the run starts."""
 
 
 class Services(NamedTuple):
@@ -24,3 +36,38 @@ class Services(NamedTuple):
         scheme, _, rest = self.s3.partition("://")
         login, _, address = rest.rpartition("@")
         return f"s3://{login}@{bucket}?endpoint={scheme}://{address}"
+
+
+def given() -> Services | None:
+    """The running servers that were named, if any."""
+    named = os.environ.get(GIVEN)
+    return Services(**json.loads(Path(named).read_text())) if named else None
+
+
+def new_folder() -> str:
+    """A folder for the servers of a run."""
+    return tempfile.mkdtemp(prefix="party-services-")
+
+
+def started() -> Services:
+    """The servers of this run: whichever of its processes comes first starts them, all at once."""
+    there = services.start(Path(os.environ[FOLDER])).addresses
+    return Services(there["kafka"], there["neo4j"], there["redis"], there["minio"])
+
+
+def told() -> Iterator[str]:
+    """What the servers that were used said they are."""
+    if named := os.environ.get(GIVEN):
+        yield f"services: those of {named}"
+        return
+    running = services.attach(Path(os.environ[FOLDER]))
+    for name, version in running.versions.items():
+        yield f"services: {name} says that it is {version}"
+
+
+def end() -> None:
+    """End what this run has started, if anything, and remove it."""
+    folder = os.environ.pop(FOLDER, "")
+    if folder:
+        services.stop(Path(folder), delete=True)
+        shutil.rmtree(folder, ignore_errors=True)

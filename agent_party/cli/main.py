@@ -24,7 +24,8 @@ from . import (
     views,
 )
 from .output import USAGE, line
-from .session import USAGE_ERROR, App, AsJson, Debug, Journal, Session, StateDir
+from .services import group as servers
+from .session import USAGE_ERROR, App, AsJson, Debug, Journal, Profile, Session, StateDir
 
 _HELP = (
     "Teams of AI agents on a log that can be trusted.\n\n"
@@ -56,6 +57,7 @@ class PartyGroup(TyperGroup):
 app = typer.Typer(
     cls=PartyGroup, name="party", help=_HELP, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.add_typer(servers, name="services")
 app.add_typer(tasks.group, name="task")
 app.add_typer(agents.group, name="agent")
 app.add_typer(schedules.group, name="schedule")
@@ -86,6 +88,7 @@ def root(
     journal: Journal = None,
     state_dir: StateDir = None,
     app: App = None,
+    profile: Profile = None,
     as_json: AsJson = False,
     debug: Debug = False,
     version: Annotated[
@@ -93,8 +96,8 @@ def root(
     ] = False,
 ) -> None:
     """The options of every command may stand before it as well."""
-    shared = {"journal": journal, "state_dir": state_dir, "app": app, "as_json": as_json, "debug": debug}
-    context.obj = {name: value for name, value in shared.items() if value}
+    shared = {"journal": journal, "state_dir": state_dir, "app": app, "profile": profile}
+    context.obj = {name: value for name, value in {**shared, "as_json": as_json, "debug": debug}.items() if value}
 
 
 @app.command(

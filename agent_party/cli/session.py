@@ -28,7 +28,17 @@ StateDir = Annotated[str | None, typer.Option(help="Where keys and remembered ch
 App = Annotated[str | None, typer.Option(help="Where code is needed: module:attribute", rich_help_panel=_PANEL)]
 AsJson = Annotated[bool, typer.Option("--json", help="One line of JSON, errors too", rich_help_panel=_PANEL)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error", rich_help_panel=_PANEL)]
-COMMON: dict[str, Any] = {"journal": Journal, "state_dir": StateDir, "app": App, "as_json": AsJson, "debug": Debug}
+Profile = Annotated[
+    str | None, typer.Option(help="services: the stores are what `party services` started here", rich_help_panel=_PANEL)
+]
+COMMON: dict[str, Any] = {
+    "journal": Journal,
+    "state_dir": StateDir,
+    "app": App,
+    "profile": Profile,
+    "as_json": AsJson,
+    "debug": Debug,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Session:
     journal: str | None = None
     state_dir: str | None = None
     app: str | None = None
+    profile: str | None = None
     as_json: bool = False
     debug: bool = False
 
@@ -52,7 +63,7 @@ class Session:
         from ..cluster.settings import load
 
         state = str(Path(self.state_dir).expanduser().absolute()) if self.state_dir else ""
-        return load({"journal": self.journal, "state": state, "app": self.app, **more})
+        return load({"journal": self.journal, "state": state, "app": self.app, "profile": self.profile, **more})
 
     def keyring(self, settings: "Settings") -> "Keyring":
         """The keyring that the settings name."""
@@ -105,7 +116,14 @@ class Session:
             return complain(error, as_json=self.as_json)
 
 
-_DEFAULTS: dict[str, Any] = {"journal": None, "state_dir": None, "app": None, "as_json": False, "debug": False}
+_DEFAULTS: dict[str, Any] = {
+    "journal": None,
+    "state_dir": None,
+    "app": None,
+    "profile": None,
+    "as_json": False,
+    "debug": False,
+}
 
 
 def command(group: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

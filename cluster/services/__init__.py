@@ -8,7 +8,8 @@ Programs are pinned, checked and kept in the user's cache; data, logs, passwords
 """
 
 from .errors import ArtifactError, DifferentServicesError, FetchError, MissingProgramError, ServiceError
-from .running import NAMES, Broker, Running, Secure, attach, start, stop
+from .nodes import fetch
+from .running import NAMES, Broker, Running, Secure, Status, attach, settings_of, start, stop
 
 __all__ = [
     "NAMES",
@@ -20,7 +21,10 @@ __all__ = [
     "Running",
     "Secure",
     "ServiceError",
+    "Status",
     "attach",
+    "fetch",
+    "settings_of",
     "start",
     "stop",
 ]

@@ -39,8 +39,9 @@ class Minio:
         retries = urllib3.Retry(0, redirect=0)
         pool = urllib3.PoolManager(timeout=urllib3.Timeout(5), retries=retries)
         login = credentials.StaticProvider(USER, secret(place.state, "minio"))
+        address = f"{LOOPBACK}:{node.ports['s3']}"
         try:
-            admin = minio.MinioAdmin(f"{LOOPBACK}:{node.ports['s3']}", login, secure=False, http_client=pool)
+            admin = minio.MinioAdmin(endpoint=address, credentials=login, secure=False, http_client=pool)
             said = json.loads(admin.info())
         except (minio.error.MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise NotYetError(str(error)) from error

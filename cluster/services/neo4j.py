@@ -40,7 +40,8 @@ class Neo4j:
             artifacts.call(call, {"NEO4J_HOME": str(home), "NEO4J_CONF": str(home / "conf")})
             (home / "password").unlink()
         opens = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENS]
-        words = [java, HEAP, "-Xms256m", "-Xmx768m", f"-XX:ErrorFile={home}/jvm.log", "-Dfile.encoding=UTF-8", *opens]
+        heap = ["-Xms256m", "-Xmx768m"]  # these settings are read by Neo4j's own launcher, which is not used here
+        words = [java, HEAP, *heap, f"-XX:ErrorFile={home}/jvm.log", "-Dfile.encoding=UTF-8", *opens]
         words += ["-cp", f"{program}/*", "org.neo4j.server.CommunityEntryPoint"]
         return Command([*words, f"--home-dir={home}", f"--config-dir={home / 'conf'}"], environment())
 
@@ -65,6 +66,8 @@ def settings(node: Node) -> dict[str, object]:
         "server.https.enabled": "false",
         "dbms.usage_report.enabled": "false",
         "client.allow_telemetry": "false",
+        "server.memory.heap.initial_size": "256m",
+        "server.memory.heap.max_size": "768m",
         "server.memory.pagecache.size": "128m",
         "db.tx_log.rotation.retention_policy": "2 files",
     }

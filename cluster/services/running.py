@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
+from urllib.parse import quote
 
 from . import kafka, nodes, processes
 from .cache import Say, locked
 from .errors import DifferentServicesError, ServiceError
 from .nodes import SERVERS
+from .ports import LOOPBACK
 from .server import Place, secret
 from .state import Node, State, read, write
 
@@ -91,6 +93,21 @@ class Secure:
         self.user, self.password, self.mechanism = kafka.USER, secret(place.state, "kafka"), kafka.MECHANISM
         self.ca = place.folder / "tls" / "ca.pem"
 
+    def journal(self, topic: str) -> str:
+        """The journal URL of a topic, by this listener."""
+        return f"kafka+ssl://{self.user}:{self.password}@{self.address}/{topic}?ca={quote(str(self.ca))}"
+
+
+class Status(NamedTuple):
+    """How a server is: ``memory`` in bytes; ``address`` is ``host:port``; ``version`` its own last answer."""
+
+    name: str
+    running: bool
+    pid: int
+    address: str
+    version: str
+    memory: int
+
 
 class Running:
     """The services of a folder. As a context manager it ends them."""
@@ -119,7 +136,8 @@ class Running:
         """The four settings of a party on these services; those of services that are not here are left out."""
         found, there = {}, self.addresses
         if "kafka" in there:
-            found["journal"] = f"kafka://{there['kafka']}/{TOPIC}"
+            plain = f"kafka://{there['kafka']}/{TOPIC}"
+            found["journal"] = self.secure.journal(TOPIC) if self.place.state.secure else plain
         if "neo4j" in there:
             found["graph"] = there["neo4j"]
         if "redis" in there:
@@ -148,12 +166,36 @@ class Running:
             raise ServiceError("Kafka was started without a secure listener: start it with secure=True")
         return Secure(self.place)
 
+    def status(self) -> list[Status]:
+        """How each server is, asked of the system now."""
+        nodes_here = [node for name in self.names for node in self.place.state.of(name)]
+        return [
+            Status(
+                node.name,
+                running := node.running,
+                node.pid,
+                f"{LOOPBACK}:{next(iter(node.ports.values()), 0)}",
+                node.version,
+                processes.memory(node.pid) if running else 0,
+            )
+            for node in nodes_here
+        ]
+
     def start_nodes(self, wanted: Sequence[Node], *, wait: bool = True, say: Say = silent) -> None:
         """Start those of the nodes that do not run, in parallel. ``wait``: until each one answers.
 
         `ServiceError` if one ends or does not answer in time; those that do answer stay.
         """
-        down = [node for node in wanted if not node.running]
+        self._launch([node for node in wanted if not node.running], say)
+        asked = [node for node in wanted if not node.version]
+        if wait and asked:
+            try:
+                with ThreadPoolExecutor(len(asked)) as pool:
+                    list(pool.map(lambda node: nodes.await_answer(self.place, node, say), asked))
+            finally:
+                self.save()
+
+    def _launch(self, down: Sequence[Node], say: Say) -> None:
         if not down:
             return
         programs = nodes.fetch({node.service for node in down}, say)
@@ -164,10 +206,6 @@ class Running:
         for node, command in zip(down, commands, strict=True):
             nodes.launch(self.place, node, command)
         self.save()
-        if wait:
-            with ThreadPoolExecutor(len(down)) as pool:
-                list(pool.map(lambda node: nodes.await_answer(self.place, node, say), down))
-            self.save()
 
     def save(self) -> None:
         """Remember the state."""
@@ -189,6 +227,16 @@ class Running:
 def attach(folder: Path) -> Running:
     """The services that were started in a folder before."""
     return Running(folder.absolute(), read(folder.absolute()))
+
+
+def settings_of(folder: Path) -> dict[str, str]:
+    """The settings of a party on the services that run in a folder; `ServiceError` if they do not."""
+    running = attach(folder)
+    down = [row.name for row in running.status() if not row.running]
+    if down or not running.names:
+        what = f"{', '.join(down)} of {folder} does not run" if down else f"there are no services in {folder}"
+        raise ServiceError(f"{what}: `party services up` starts them")
+    return running.settings
 
 
 def start(

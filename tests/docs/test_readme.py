@@ -17,7 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-ATTENDED = ("make ", "pip install", "ray ", "PARTY_RUNTIME=ray ", "party task ", "party log forget", "party demo")
+SERVICES = (ROOT / "docs" / "services.md").read_text(encoding="utf-8")
+ATTENDED = (
+    "make ",
+    "pip install",
+    "ray ",
+    "PARTY_RUNTIME=ray ",
+    "party task ",
+    "party log forget",
+    "party demo",
+    "party services",
+    "eval ",
+)
 """What a page may show without its being run here: it needs minutes, a network, a Ray, or a person."""
 
 
@@ -90,15 +101,22 @@ def test_the_page_of_the_command_line_runs(tmp_path: Path, monkeypatch: pytest.M
     assert "all fine" in said
 
 
-@pytest.mark.parametrize("page", [README, CLI], ids=["readme", "cli"])
+@pytest.mark.parametrize("page", [README, CLI, SERVICES], ids=["readme", "cli", "services"])
 def test_only_what_needs_attendance_is_not_run(page: str) -> None:
     shown = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     assert shown
     assert [line for line in shown if not line.startswith(ATTENDED)] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/cli.md", "docs/log-format.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docs/cli.md", "docs/log-format.md", "docs/services.md"]
+)
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     found = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in found if not (page.parent / link).exists()] == []
+
+
+def test_the_program_on_the_page_of_the_services_runs(tmp_path: Path) -> None:
+    (tmp_path / "here.py").write_text(blocks(SERVICES, "python")[0])
+    assert run(tmp_path, "python here.py") == "[] {} {}\n"

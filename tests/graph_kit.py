@@ -240,3 +240,22 @@ async def project(graph: Graph, commits: Sequence[Commit], batch: int = 50) -> C
         checkpoint = moved
         await asyncio.sleep(0)
     return checkpoint
+
+
+async def by_hand(url: str, *texts: str) -> list[list[Any]]:
+    """What somebody does to a Neo4j that is not the party; the rows of the last text."""
+    import neo4j
+
+    login, _, address = url.rpartition("@")
+    name, _, password = login.partition("://")[2].partition(":")
+    rows: list[list[Any]] = []
+    async with neo4j.AsyncGraphDatabase.driver(f"bolt://{address}", auth=(name, password)) as driver:
+        for text in texts:
+            async with driver.session() as session:
+                rows = [list(row.values()) async for row in await session.run(text)]
+    return rows
+
+
+async def emptied(url: str) -> None:
+    """Neo4j's one database, with nothing in it."""
+    await by_hand(url, "MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS")

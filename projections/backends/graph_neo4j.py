@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NO: Letters = {}
 _ROW = ("turn", "sizes", "version", "paused", "generation", "log")
+_NOTHING = {"turn": 0, "sizes": "{}", "version": 0, "paused": "", "generation": ""}
 _LETTER = ", ".join(f"l.{name}" for name in Letter._fields)
 _CLEAN = 5_000
 _TRIES = 8
@@ -51,14 +52,14 @@ class Neo4jGraph:
 
     def __init__(self, connection: Connection, log: bytes, side: str = "live") -> None:
         self._connection, self._log, self._side = connection, log.hex(), side
+        self._generations: dict[str, str] = {}
         self.cypher = shared.Cypher(Neo4jDialect())
         connection.log = self._log
 
     # The sink
 
     async def checkpoint(self, projection: Named) -> Checkpoint:
-        async with self._connection.reading() as tx:
-            return _checkpoint(await self._row(tx, projection.name))
+        return _checkpoint(await self._look(projection.name))
 
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
@@ -150,8 +151,8 @@ class Neo4jGraph:
 
     async def projections(self) -> list[str]:
         text = "MATCH (c:PartyCheckpoint) WHERE c.side = $side AND c.sizes <> '{}' RETURN c.name ORDER BY c.name"
-        async with self._connection.reading() as tx:
-            return [row["c.name"] async for row in await tx.run(text, side=self._side)]
+        (rows,) = await self._connection.read((text, {"side": self._side}))
+        return [row[0] for row in rows]
 
     async def close(self) -> None:
         if self._side == "live":
@@ -180,48 +181,49 @@ class Neo4jGraph:
         return await shared.ask_named(self, name, limit)
 
     async def query(self, cypher: str, parameters: Mapping[str, Any], limit: int = 10_000, seconds: float = 30) -> Rows:
-        async with self._connection.reading(seconds) as tx:
-            row = await self._row(tx, "")
-        given = {"generation": row["generation"], **parameters}
+        given = {"generation": (await self._look(""))["generation"], **parameters}
         return await ask_readonly(self._connection, cypher, given, limit, seconds)
 
     async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
         return await self._ask("", *statements)
 
     async def slices(self) -> int:
-        async with self._connection.reading() as tx:
-            sizes = _checkpoint(await self._row(tx, "")).sizes
-        return max(sizes, default=0) + 1
+        return max(_checkpoint(await self._look("")).sizes, default=0) + 1
 
     def _named(self, name: str) -> "_Named":
         return _Named(self, name)
 
     async def _ask(self, name: str, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
         """Of one generation: where that was swapped away meanwhile, and may be half deleted, all is asked again."""
+        if name not in self._generations:
+            await self._look(name)
         for _ in range(_TRIES):
-            async with self._connection.reading() as tx:
-                row = await self._row(tx, name)
-                answers = []
-                for text, given in statements:
-                    result = await tx.run(text, {**given, "generation": row["generation"]})
-                    answers.append([list(one.values()) async for one in result])
-                if (await self._row(tx, name))["generation"] == row["generation"]:
-                    return answers
+            generation = self._generations[name]
+            asked = [(text, {**given, "generation": generation}) for text, given in statements]
+            answers = await self._connection.read(*asked, self._standing(name))
+            if self._seen(name, answers.pop())["generation"] == generation:
+                return answers
         raise StoreBusyError("the graph is rebuilt all the time: ask again")
 
     # The projection's own node
 
-    async def _row(self, tx: "AsyncTransaction", name: str) -> dict[str, Any]:
-        """What is known of a projection; with no name, of the one that there is."""
-        text = f"MATCH (c:PartyCheckpoint) WHERE c.side = $side AND ($name = '' OR c.name = $name) {_RETURN}"
-        rows = [row.data() async for row in await tx.run(text, side=self._side, name=name)]
-        found = (
-            rows[0]
-            if rows
-            else {"turn": 0, "sizes": "{}", "version": 0, "paused": "", "generation": "", "log": self._log}
-        )
+    def _standing(self, name: str) -> tuple[str, dict[str, Any]]:
+        """Asks for what is known of a projection; with no name, of the one that there is."""
+        if name:
+            text = f"MATCH (c:PartyCheckpoint {{key: $key}}) {_RETURN}"
+            return text, {"key": f"{name} {self._side}"}
+        return f"MATCH (c:PartyCheckpoint) WHERE c.side = $side {_RETURN} LIMIT 1", {"side": self._side}
+
+    def _seen(self, name: str, rows: list[list[Any]]) -> dict[str, Any]:
+        """What `_standing` found."""
+        found = dict(zip(_ROW, rows[0], strict=True)) if rows else dict(_NOTHING, log=self._log)
         self._connection.check_log(str(found["log"]))
+        self._generations[name] = str(found["generation"])
         return found
+
+    async def _look(self, name: str) -> dict[str, Any]:
+        (rows,) = await self._connection.read(self._standing(name))
+        return self._seen(name, rows)
 
     async def _locked(self, tx: "AsyncTransaction", name: str) -> dict[str, Any]:
         """The same, and nobody else changes it before this transaction ends."""

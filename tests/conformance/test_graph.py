@@ -17,7 +17,7 @@ from agent_party.projections.graph import FOLD, Edge, End, Graph, Node, Place, R
 from agent_party.projections.moments import NOW, Moment
 from agent_party.projections.questions import at, diff, found, neighbours, path, why
 from agent_party.projections.sink import Checkpoint, Letter
-from tests.graph_kit import RELATIONSHIPS, SLICES, Life, moments, project
+from tests.graph_kit import RELATIONSHIPS, SLICES, Life, emptied, moments, project
 from tests.services_kit import Services
 
 LOG = b"l" * 32
@@ -37,26 +37,12 @@ async def opened(kind: str, folder: Path, request: pytest.FixtureRequest) -> Asy
     if kind == "neo4j":
         services: Services = request.getfixturevalue("services")
         connection = Connection(services.neo4j)
-        await emptied(services)
+        await emptied(services.neo4j)
         made: Graph = Neo4jGraph(connection, LOG)
     else:
         made = MemoryGraph() if kind == "memory" else LadybugGraph(folder / "graph", LOG)
     yield made
     await made.close()
-
-
-async def emptied(services: Services) -> None:
-    """Neo4j's one database, with nothing in it."""
-    import neo4j
-
-    address = services.neo4j.rpartition("@")[2]
-    password = services.neo4j.rpartition("@")[0].rpartition(":")[2]
-    async with (
-        neo4j.AsyncGraphDatabase.driver(f"bolt://{address}", auth=("neo4j", password)) as driver,
-        driver.session() as session,
-    ):
-        text = "MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS"
-        await (await session.run(text)).consume()
 
 
 @pytest.fixture(params=["memory", "ladybug", "neo4j"])

@@ -50,6 +50,7 @@ class Supervisor:
         self.closed = False
         self._background: set[asyncio.Task[Any]] = set()
         self._reconciler: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._next_due = self._behind = 0
         self._sooner = asyncio.Event()
@@ -65,13 +66,16 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         if self._reconciler is None:
             self._reconciler = loop.create_task(self._keep_reconciling())
+        if self._sweeper is None:
+            self._sweeper = loop.create_task(self._keep_sweeping())
         if self._timekeeper is None:
             self._timekeeper = loop.create_task(self._keep_time())
 
     async def stop(self) -> None:
         """Stop looking."""
-        work = [*self._background, *(task for task in (self._reconciler, self._timekeeper) if task)]
-        self._reconciler = self._timekeeper = None
+        rounds = (self._reconciler, self._sweeper, self._timekeeper)
+        work = [*self._background, *(task for task in rounds if task)]
+        self._reconciler = self._sweeper = self._timekeeper = None
         for task in work:
             task.cancel()
         if work:
@@ -215,6 +219,11 @@ class Supervisor:
         while True:
             await asyncio.sleep(ROUND)
             await self._noted(self.reconcile())
+
+    async def _keep_sweeping(self) -> None:
+        """Beside the rounds: those may be long where much is asked for, and just then much has to go."""
+        while True:
+            await asyncio.sleep(ROUND)
             await self._noted(self._host.sweep())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -72,7 +72,11 @@ class Worker(Generic[W, R]):
     # Following the log
 
     async def catch_up(self, until: Sizes | None = None) -> Sizes:
-        """Project what the log has been read to, or only so far; nothing while it is paused. How far it has come."""
+        """Project what the log has been read to by now, or only so far; nothing while paused. How far it has come.
+
+        What the log grows by meanwhile is left for the next time: under a steady load there would be no end.
+        """
+        until = dict(self._log.index.sizes()) if until is None else until
         async with self._lock:
             now = await self._start()
             while not now.paused and (rows := self._rows(now.sizes, until)):

@@ -9,6 +9,7 @@ that runs cells; Ray's own processes are counted beside.
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import sys
@@ -20,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from agent_party import Agent, Party, Task, TaskHandle
+from agent_party.actors.errors import DeadlineError
 from agent_party.actors.local import LocalRuntime
+from agent_party.eventstore.errors import UnknownOutcomeError
 from tests.campaigns import Result
 
 AT_ONCE = 64
 MINUTE = 60.0
 OTHERS = 50
+TRIES = 5
 keeper = Agent("keeper", concurrency=1_000)
 
 
@@ -102,11 +106,16 @@ def opened(folder: Path, runtime: str, idle: float) -> Party:
     return Party.open(agents=[keeper], journal=f"sqlite:///{folder}/.party/log.db", runtime=runtime, hosts=2)
 
 
-async def asked(party: Party, count: int) -> tuple[list[TaskHandle[int]], list[float]]:
+async def asked(party: Party, count: int, offset: int = 0) -> tuple[list[TaskHandle[int]], list[float]]:
     tasks: list[TaskHandle[int]] = []
 
     async def ask(n: int) -> None:
-        tasks.append(await party.using(agent="keeper").ask(keep, name=str(n)))
+        asking = party.using(agent="keeper", request_id=f"{offset + n}")
+        for _ in range(TRIES):
+            with contextlib.suppress(UnknownOutcomeError, DeadlineError):  # ask again with the same id
+                tasks.append(await asking.ask(keep, name=str(n)))
+                return
+        raise DeadlineError(f"request {offset + n} came to nothing in {TRIES} tries")
 
     def asking(n: int) -> Callable[[], Awaitable[None]]:
         return lambda: ask(n)
@@ -143,7 +152,7 @@ async def passivated(folder: Path, runtime: str, count: int, rng: random.Random)
         first, _ = await asked(party, min(1_000, count // 2))
         await _gone(party)
         before = sum(map(pss, hosts))
-        rest, times = await asked(party, count - len(first))
+        rest, times = await asked(party, count - len(first), len(first))
         await _gone(party)
         memory, tasks = sum(map(pss, hosts)), [*first, *rest]
         rounds = await _rounds(party)

@@ -9,6 +9,13 @@ _PROJECTION = ("tests/unit/test_projection.py",)
 
 SCALE = (
     Mutant(
+        "catching-up-ends",
+        "projections/worker.py",
+        "        until = dict(self._log.index.sizes()) if until is None else until\n",
+        "",
+        _PROJECTION,
+    ),
+    Mutant(
         "only-what-is-new-is-recorded",
         "actors/talks.py",
         "        if before is None:\n            return number, request\n",

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -70,6 +71,36 @@ async def test_deleted_and_rebuilt_it_is_equal_by_hash(world: World) -> None:
     other = await world.process()
     assert await other.worker.rebuild() == await process.worker.rebuild()
     assert len({live, hashlib.sha256().hexdigest()}) == 2
+
+
+async def test_what_is_about_to_be_written_is_seen_by_what_follows() -> None:
+    from agent_party.projections.agents_and_tasks import AgentsAndTasks
+    from agent_party.projections.ahead import DocumentsAhead
+    from agent_party.projections.projection import Add, Delete, Put
+
+    ahead = DocumentsAhead(AgentsAndTasks(), None)
+    for n in range(2):  # first it is not known yet, then it is
+        ahead.add([Add("v", "k", "count", 1), Put("v", "k", {"name": "x"})])
+        assert await ahead.read("v", "k") == {"count": n + 1, "name": "x"}
+    ahead.add([Delete("v", "k")])
+    assert await ahead.read("v", "k") == {}
+
+
+async def test_under_a_steady_load_there_is_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = await lived(world)
+    project, asked = process.worker._project, list[str]()
+
+    async def beside_others(*given: Any) -> Any:
+        asked.append(await process.ask(f"more{len(asked)}", "work"))
+        return await project(*given)
+
+    monkeypatch.setattr(process.worker, "_project", beside_others)
+    read = dict(process.log.index.sizes())
+    async with asyncio.timeout(20):
+        come = await process.worker.catch_up()
+    assert asked
+    assert all(come[part] >= size for part, size in read.items())
+    assert come != process.log.index.sizes()
 
 
 async def test_an_unknown_event_stops_nothing(world: World) -> None:

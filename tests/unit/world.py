@@ -157,7 +157,8 @@ class World(testing.World):
 
 def _tasks_of(process: Process) -> list[asyncio.Task[Any]]:
     host = process.host
-    tasks: list[Any] = [*host._supervisor._background, host._supervisor._reconciler, host._supervisor._timekeeper]
+    rounds = host._supervisor
+    tasks: list[Any] = [*rounds._background, rounds._reconciler, rounds._sweeper, rounds._timekeeper]
     tasks += process.log._tails
     for cell in host.cells.values():
         tasks += [cell._run, *cell.waits._commits]

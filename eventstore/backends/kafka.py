@@ -80,6 +80,7 @@ class KafkaTape:
                     f"partition {lane} of {self.address.shown}: what was read at place {after.place} has changed; see "
                     "docs/kafka.md"
                 )
+        self.reader.look_ahead(lane, after.place)
         self.reader.stands(lane, await self.producer.send(lane, records))
         return Attempt(True, [])
 
@@ -130,14 +131,14 @@ class KafkaTape:
         offset, seen, fetching = 0, 0, self.reader.fetching
         while True:
             page = await fetching.page(0, offset, foundings=True)
-            for entry, _ in page.entries:
+            for entry in page.entries:
                 if is_founding(entry.raw):
                     try:
                         return founded(entry.raw), entry.raw
                     except Malformed:
                         continue
             seen += len(page.entries)
-            if (not page.epochs and offset >= fetching.ends.get(0, 0)) or seen > _LOOK:
+            if (page.epoch is None and offset >= fetching.ends.get(0, 0)) or seen > _LOOK:
                 return None
             offset = page.next
 

@@ -23,29 +23,29 @@ _CODEC, _CONTROL = 0x07, 0x20
 
 
 class Page(NamedTuple):
-    """Entries of a lane in order, and where to read on. ``epochs``: of the leaders under whom the first batch and the
-    last one were written, or None if there was no batch."""
+    """Entries of a lane in order, each with the epoch of the leader under whom it was written, and where to read on.
 
-    entries: list[tuple[Entry, int]]
+    ``epoch``: the first batch's, or None if there was no batch.
+    """
+
+    entries: list[Entry]
+    epochs: list[int]
     next: int
-    epochs: tuple[int, int] | None
+    epoch: int | None
 
 
-def built(records: Sequence[bytes], producer: int, epoch: int, sequence: int) -> list[tuple[bytes, int]]:
-    """Batches with these values in order, and how many each one holds; numbered on from ``sequence``."""
+def built(records: Sequence[bytes], producer: int, epoch: int, sequence: int) -> tuple[bytes, int]:
+    """A batch of the first of these values, and how many it holds."""
     from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-    batches: list[tuple[bytes, int]] = []
-    rest = list(records)
-    while rest:
-        number = (sequence + sum(count for _, count in batches)) & 0x7FFFFFFF
-        builder: Any = DefaultRecordBatchBuilder(2, 0, 0, producer, epoch, number, MAX_BATCH)
-        count = 0
-        while count < len(rest) and builder.append(count, None, None, rest[count], []) is not None:
-            count += 1
-        batches.append((bytes(builder.build()), count))
-        rest = rest[count:]
-    return batches
+    builder: Any = DefaultRecordBatchBuilder(2, 0, 0, producer, epoch, sequence, MAX_BATCH)
+    count, append = 0, builder.append
+    for count, record in enumerate(records):
+        if append(count, None, None, record, []) is None:
+            break
+    else:
+        count = len(records)
+    return builder.build(), count
 
 
 def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> Page:
@@ -53,23 +53,24 @@ def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> P
 
     ``foundings``: give the messages that found a log too, which are no entries.
     """
-    entries: list[tuple[Entry, int]] = []
-    at, after = 0, offset
-    epochs: tuple[int, int] | None = None
+    entries, epochs = list[Entry](), list[int]()
+    at, after, began = 0, offset, None
     while at + _HEAD.size <= len(raw):
         base, length, epoch, magic, _, attributes, delta, *_ = _HEAD.unpack_from(raw, at)
         end = at + _FRAME + length
         if end > len(raw):
             break
-        epochs = (epochs[0] if epochs else epoch, epoch)
+        began = epoch if began is None else began
         last = base + delta + 1
         if last > offset and not (magic == 2 and attributes & _CONTROL):
             found = _entries(raw[at:end], last, magic, attributes, where)
-            entries += [
-                (entry, epoch) for entry in found if entry.place > offset and (foundings or not is_founding(entry.raw))
-            ]
+            if found[0].place <= offset or not foundings:
+                kept = (entry for entry in found if entry.place > offset)
+                found = [entry for entry in kept if foundings or not is_founding(entry.raw)]
+            entries += found
+            epochs += [epoch] * len(found)
         after, at = max(after, last), end
-    return Page(entries, after, epochs)
+    return Page(entries, epochs, after, began)
 
 
 def _entries(batch: bytes, last: int, magic: int, attributes: int, where: str) -> list[Entry]:

@@ -60,9 +60,9 @@ class Fetching:
         until = asyncio.get_running_loop().time() + self._client.deadline
         while True:
             page = await self.page(lane, place - 1, most=most, epoch=epoch)
-            if page.entries and page.entries[0][0].place == place:
+            if page.entries and page.entries[0].place == place:
                 return page
-            if page.epochs:
+            if page.epoch is not None:
                 raise LogRolledBack(f"{self.where(lane)}: the record at place {place} is gone, others are there")
             await self.look_at_range(lane, place, epoch, until)  # a new leader shows what it has only by and by
 

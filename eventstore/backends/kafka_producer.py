@@ -47,7 +47,7 @@ class Producer:
             while rest:
                 producer = await self._made()
                 number = producer.numbers.get(lane, 0)
-                batch, count = next(iter(built(rest, producer.id, producer.epoch, number)))
+                batch, count = built(rest, producer.id, producer.epoch, number)
                 try:
                     end = await self._placed(lane, batch, producer, until)
                 except _Lost:

@@ -20,8 +20,10 @@ from .kafka_client import Client, NotSent
 from .kafka_fetching import PAGE, Answer, Fetching
 
 _CURSORS = 3
-_HOLD = 0.1
-"""Seconds for which a leader holds back an answer while there is nothing."""
+_HOLD, _AHEAD = 0.1, 0.5
+"""Seconds for which a leader holds back an answer while there is nothing; when something is on its way there."""
+_LITTLE = 64 * 1024
+"""Bytes of entries below which the next page is fetched too, if it is known that there is one."""
 _NEIGHBOURS = 64
 """Places between two that are fetched together rather than one by one."""
 _RETRY, _READING = 0.2, 0.002
@@ -32,15 +34,24 @@ class _Cursor:
     """``after``: the place up to which entries were handed out; ``offset``: where to fetch next.
 
     ``last``: the hash of the last entry handed out, and the epoch it was written under, if they are known.
-    ``polled``: what the poll has brought for ``offset``.
+    ``polled``: what the poll has brought for ``offset``; ``ahead``: a request for it that is on its way.
     """
 
     def __init__(self, after: int) -> None:
         self.after = self.offset = after
-        self.ready: list[tuple[Entry, int]] = []
+        self.ready: list[Entry] = []
+        self.epochs: list[int] = []
         self.polled: tuple[int, Answer] | None = None
+        self.ahead: tuple[int, asyncio.Task[Page]] | None = None
         self.last: tuple[bytes, int] | None = None
         self.turn = asyncio.Lock()
+
+    @property
+    def newest(self) -> tuple[int, bytes, int] | None:
+        """Place, hash and epoch of the last entry that was fetched, if they are known."""
+        if self.ready:
+            return self.ready[-1].place, _hash(self.ready[-1]), self.epochs[-1]
+        return (self.after, *self.last) if self.last else None
 
 
 class Reader:
@@ -56,6 +67,14 @@ class Reader:
         """A broker has acknowledged records up to this offset: until they are read, the lane has not ended."""
         ends = self.fetching.ends
         ends[lane] = max(ends.get(lane, 0), end)
+
+    def look_ahead(self, lane: int, after: int) -> None:
+        """Ask for what will stand behind a place while something is sent there: both answers come at about once."""
+        cursor = self._cursor(lane, after)
+        if not (cursor.ready or cursor.polled or cursor.ahead or cursor.turn.locked()):
+            page = self._asked_for(lane, cursor, _AHEAD)
+            cursor.ahead = cursor.offset, asyncio.create_task(page)
+            cursor.ahead[1].add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def was_last(self, lane: int, entry: Entry) -> bool:
         """Whether this is the last entry that was handed out of a lane."""
@@ -74,13 +93,15 @@ class Reader:
 
     async def _read(self, lane: int, cursor: _Cursor, limit: int) -> list[Entry]:
         until = asyncio.get_running_loop().time() + self._client.deadline
-        while not cursor.ready:
+        while self._wants_more(lane, cursor, limit):
             asked = cursor.polled is None
             page = await self._page(lane, cursor)
-            if page.epochs and cursor.last and page.epochs[0] != cursor.last[1]:
-                await self._look_again(lane, cursor, page.epochs[0])
-            cursor.ready, cursor.offset = page.entries, page.next
-            if asked and not cursor.ready and not page.epochs:
+            newest = cursor.newest
+            if page.epoch is not None and newest and page.epoch != newest[2]:
+                await self._look_again(lane, *newest, page.epoch)
+            cursor.ready, cursor.offset = cursor.ready + page.entries, page.next
+            cursor.epochs += page.epochs
+            if asked and page.epoch is None and not cursor.ready:
                 if cursor.offset >= self.fetching.ends.get(lane, 0):
                     await self.fetching.look_for_end(lane, until)
                 if cursor.offset >= (end := self.fetching.ends.get(lane, 0)):
@@ -88,26 +109,37 @@ class Reader:
                 if asyncio.get_running_loop().time() > until:  # acknowledged, and still not to be had
                     await self.fetching.look_at_range(lane, end, -1, until)
         taken, cursor.ready = cursor.ready[:limit], cursor.ready[limit:]
-        entry, epoch = taken[-1]
-        cursor.after, cursor.last = entry.place, (_hash(entry), epoch)
-        return [entry for entry, _ in taken]
+        epoch, cursor.epochs = cursor.epochs[len(taken) - 1], cursor.epochs[limit:]
+        cursor.after, cursor.last = taken[-1].place, (_hash(taken[-1]), epoch)
+        return taken
+
+    def _wants_more(self, lane: int, cursor: _Cursor, limit: int) -> bool:
+        """Whether to fetch before anything is handed out: nothing is there, or little, and more is known to stand."""
+        if not cursor.ready:
+            return True
+        little = len(cursor.ready) < limit and sum(len(entry.raw) for entry in cursor.ready) < _LITTLE
+        return little and cursor.offset < self.fetching.ends.get(lane, 0)
 
     async def _page(self, lane: int, cursor: _Cursor) -> Page:
         polled, cursor.polled = cursor.polled, None
+        ahead, cursor.ahead = cursor.ahead, None
         if polled and polled[0] == cursor.offset:
             return parsed(polled[1].raw, cursor.offset, self.fetching.where(lane))
+        if ahead and ahead[0] == cursor.offset:
+            return await ahead[1]
         behind = cursor.offset < self.fetching.ends.get(lane, 0)
-        epoch = cursor.last[1] if cursor.last else -1
-        return await self.fetching.page(lane, cursor.offset, hold=_HOLD if behind else 0, epoch=epoch)
+        return await self._asked_for(lane, cursor, _HOLD if behind else 0)
 
-    async def _look_again(self, lane: int, cursor: _Cursor, epoch: int) -> None:
-        """See that the last entry that was read is still there, now that another epoch has begun."""
-        assert cursor.last
-        page = await self.fetching.place(lane, cursor.after, epoch=cursor.last[1])
-        now, written = page.entries[0]
-        if (_hash(now), written) != cursor.last or epoch < written:
+    async def _asked_for(self, lane: int, cursor: _Cursor, hold: float) -> Page:
+        epoch = cursor.newest[2] if cursor.newest else -1
+        return await self.fetching.page(lane, cursor.offset, hold=hold, epoch=epoch)
+
+    async def _look_again(self, lane: int, place: int, digest: bytes, known: int, epoch: int) -> None:
+        """See that the last entry that was fetched is still there, now that another epoch has begun."""
+        page = await self.fetching.place(lane, place, epoch=known)
+        if (_hash(page.entries[0]), page.epochs[0]) != (digest, known) or epoch < known:
             raise LogRolledBack(
-                f"{self.fetching.where(lane)}: what was read at place {cursor.after} has changed since another broker "
+                f"{self.fetching.where(lane)}: what was read at place {place} has changed since another broker "
                 "leads it. Stop every writer, see docs/kafka.md"
             )
 
@@ -119,7 +151,7 @@ class Reader:
             if place not in found:
                 near = number + 1 < len(wanted) and wanted[number + 1] - place <= _NEIGHBOURS
                 page = await self.fetching.place(lane, place, most=PAGE // 4 if near else 1)
-                found |= {entry.place: entry for entry, _ in page.entries}
+                found |= {entry.place: entry for entry in page.entries}
         return [found[place] for place in places]
 
     async def wait(self, lane: int, after: int, timeout: float) -> None:
@@ -192,11 +224,12 @@ class Reader:
                 self._waiting.pop(future)
 
     async def close(self) -> None:
-        """Stop polling."""
-        if self._poll:
-            self._poll.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._poll
+        """Stop polling, and drop what is on its way."""
+        tasks = [cursor.ahead[1] for cursors in self._cursors.values() for cursor in cursors if cursor.ahead]
+        tasks += [self._poll] if self._poll else []  # type: ignore[list-item]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _hash(entry: Entry) -> bytes:

@@ -101,7 +101,9 @@ class Reader:
                 await self._look_again(lane, *newest, page.epoch)
             cursor.ready, cursor.offset = cursor.ready + page.entries, page.next
             cursor.epochs += page.epochs
-            if asked and page.epoch is None and not cursor.ready:
+            if asked and page.epoch is None:
+                if cursor.ready:
+                    break
                 if cursor.offset >= self.fetching.ends.get(lane, 0):
                     await self.fetching.look_for_end(lane, until)
                 if cursor.offset >= (end := self.fetching.ends.get(lane, 0)):

@@ -344,7 +344,7 @@ async def test_a_flood_is_read_page_by_page_and_counted_once(site: Site, wide: P
     await log.append(writer, notes("through it"), expected=0)
     assert log.index.findings["malformed"] == 3_000
     for cursors in wide.opened[0].reader._cursors.values():
-        assert sum(len(entry.raw) for cursor in cursors for entry, _ in cursor.ready) < 4 << 20
+        assert sum(len(entry.raw) for cursor in cursors for entry in cursor.ready) < 4 << 20
     again = await site.open()  # over the same index: the flood is not read again
     assert again.index.findings == log.index.findings
     assert await texts(again, "note/a") == ["through it"]

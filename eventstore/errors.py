@@ -10,6 +10,7 @@
     ├── LogError                    the log is not what it should be: a person must look
     │   ├── CorruptLogError         a record that the rule does not accept, in a store that holds only accepted ones
     │   ├── LogRolledBack           a prefix that was seen before has changed or shrunk
+    │   ├── LogMovedError           the log was moved from here to another address
     │   └── WrongLogError           another party's log, or none, where this one was expected
     ├── StoreError                  the store under the log, translated from its driver
     │   ├── StoreBusyError          locked by another process for longer than the deadline: try again
@@ -124,6 +125,17 @@ class CorruptLogError(LogError):
 
 class LogRolledBack(LogError):
     """Something that was in the log, as a remembered checkpoint or this process itself knows, is not any more."""
+
+
+class LogMovedError(LogError):
+    """The log was moved: what is appended here does not count. ``target``: where it is now."""
+
+    def __init__(self, place: str, target: str) -> None:
+        super().__init__(f"{place} was moved to {target}: set the journal to that, everywhere")
+        self.place, self.target = place, target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.place, self.target)
 
 
 class WrongLogError(LogError):

@@ -7,10 +7,11 @@ from .ambient import Ambient
 from .blobs import Blobs
 from .checkpoints import remembered
 from .codec import Codec
-from .errors import LogRolledBack, WrongLogError
+from .errors import LogMovedError, LogRolledBack, WrongLogError
 from .grants import Issuer
 from .keyring import Keyring, Pinned
 from .log import Log
+from .moves import Movable
 from .tape import Tape
 from .verify import Identity
 
@@ -51,6 +52,9 @@ async def open_log(
 
 async def _identify(tape: Tape, keyring: Keyring, journal: str, slices: int, create: bool) -> Identity:
     pinned, held = keyring.pinned(journal), await tape.identity()
+    went = pinned.moved if pinned else ""
+    if went or (isinstance(tape, Movable) and (went := await tape.moved_to())):
+        raise LogMovedError(f"the log of {journal}", went)
     if pinned is None and held is None:
         if not create:
             raise WrongLogError(f"there is no log at {journal}: start a party there first")

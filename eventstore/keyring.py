@@ -39,12 +39,16 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 class Pinned(msgspec.Struct, frozen=True):
-    """What the configuration remembers of a log, so that the log itself is never asked who it is. Hex."""
+    """What the configuration remembers of a log, so that the log itself is never asked who it is. Hex.
+
+    ``moved``: where it went from this address; whatever lies here now is not the log any more.
+    """
 
     root: str
     slices: int
     nonce: str
     journal: str
+    moved: str = ""
 
     def identity(self) -> Identity:
         """The log's identity."""
@@ -82,6 +86,18 @@ def _write_once(path: Path, data: bytes) -> None:
         raise KeyringError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """Write a private file durably in place of what is there: at every moment it is the old one or the new one."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        _write_once(fresh, data)
+        fresh.replace(path)
+    except OSError as error:
+        raise KeyringError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def read_seed(path: Path) -> bytes:
@@ -130,6 +146,13 @@ class Keyring:
         """Remember a log for its journal address."""
         private_folder(self._journal(pinned.journal).parent)
         _write_once(self._journal(pinned.journal), msgspec.json.encode(pinned))
+
+    def move_pin(self, log: Identity, journal: str, target: str) -> None:
+        """Remember that a log lies at ``target`` now, and that it went there from ``journal``. May be done again."""
+        names = (log.root.hex(), log.slices, log.nonce.hex())
+        for pinned in (Pinned(*names, target), Pinned(*names, journal, moved=target)):
+            private_folder(self._journal(pinned.journal).parent)
+            _write_over(self._journal(pinned.journal), msgspec.json.encode(pinned))
 
     def forget(self, journal: str) -> bool:
         """Forget which log belongs to this address; its keys stay. True if one was remembered."""

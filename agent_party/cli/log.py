@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import complete, slices, verifying
+from . import complete, moving, slices, verifying
 from .output import NO, Answer, NotFoundError, safe
 from .session import Session, command
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..eventstore.keyring import Pinned
     from ..eventstore.log import Log
 
-group = typer.Typer(help="The log: streams, slices, read, verify, export, head, root, forget.", no_args_is_help=True)
+group = typer.Typer(help="The log: streams, slices, read, verify, export, move, root …", no_args_is_help=True)
 command(group, "verify")(verifying.verify)
+command(group, "move")(moving.move)
 command(group, "slices")(slices.slices)
 Stream = Annotated[str, typer.Argument(metavar="STREAM", autocompletion=complete.streams)]
 

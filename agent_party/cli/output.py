@@ -47,6 +47,7 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
     (store.IdReusedError, USAGE),
     (store.PayloadError, USAGE),
     (store.SchemaError, USAGE),
+    (store.LogMovedError, NOT_FOUND),
     (store.LogError, DAMAGED),
     (store.StoreCorruptError, DAMAGED),
     (store.WrongKeyError, DAMAGED),

@@ -7,12 +7,15 @@ dense. Reading is uncommitted, and nothing of Kafka's own (keys, headers, timest
 Whoever may write to the topic may put anything there: the rule decides what counts, this tape only brings it.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
 
-from ..errors import LogRolledBack, WrongLogError
-from ..tape import Attempt, Entry
+from ..commit import SigningKey
+from ..errors import LogMovedError, LogRolledBack, WrongLogError
+from ..moves import mark, marked
+from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed
 from . import kafka_topic
 from .kafka_address import PARTITIONS, KafkaAddress
@@ -38,7 +41,8 @@ class KafkaTape:
         self.producer, self.reader = Producer(self.client), Reader(self.client)
         self._topic: Topic | None = None
         self._founding: Founding | None = None
-        self._checked = False
+        self._checked = self.to_the_mark = False
+        self._marked: dict[int, str] = {}
 
     async def identity(self) -> Identity | None:
         if not await self._is_there():
@@ -88,7 +92,32 @@ class KafkaTape:
         return None
 
     async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
-        return await self.reader.read(lane, after, limit) if await self._is_there() else []
+        if not await self._is_there():
+            return []
+        entries = await self.reader.read(lane, after, limit)
+        for number, entry in enumerate(entries):
+            if self._founding and (went := marked(entry.raw, self._founding.log)) is not None:
+                self._marked[lane] = went
+                if number or self.to_the_mark:
+                    return entries[:number]
+                raise LogMovedError(f"the log of {self.address.shown}", went)
+        return entries
+
+    async def mark_moved(self, log: Identity, target: str, root: SigningKey) -> None:
+        await self._make()
+        ends = dict.fromkeys(range(self.lanes), 0)
+        for lane in ends:
+            while lane not in self._marked:  # whose record stands behind the mark reads the mark first
+                with contextlib.suppress(Indefinite):
+                    if not (entries := await self.read(lane, ends[lane], 2_000)):
+                        self.reader.stands(lane, await self.producer.send(lane, [mark(log, target, root)]))
+                    ends[lane] = entries[-1].place if entries else ends[lane]
+        for went in self._marked.values():
+            if went != target:
+                raise LogMovedError(f"the log of {self.address.shown}", went)
+
+    async def moved_to(self) -> str:
+        return next(iter(self._marked.values()), "")
 
     async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
         if not places:

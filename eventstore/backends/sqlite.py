@@ -18,7 +18,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import CorruptLogError, LogRolledBack, StoreBusyError, StoreCorruptError, StoreError, WrongLogError
+from ..commit import SigningKey
+from ..errors import (
+    CorruptLogError,
+    LogMovedError,
+    LogRolledBack,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    WrongLogError,
+)
 from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed, identity
 from .sqlite_errors import committed, prepared, translate, translated
@@ -29,6 +38,11 @@ CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
     root BLOB, slices INTEGER, nonce BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS tape (place INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT;
 """
+_MOVED = (
+    "CREATE TABLE moved (one INTEGER PRIMARY KEY CHECK (one = 1), target TEXT NOT NULL) STRICT",
+    "CREATE TRIGGER moved_away BEFORE INSERT ON tape BEGIN SELECT RAISE(ABORT, 'this log was moved'); END",
+)
+"""What the file of a log gets that is moved away: whoever has it open, of whatever version, can append no more."""
 _POLL = 0.02
 _BETWEEN = 10_000
 AT_ONCE = 64 * 1024
@@ -54,7 +68,7 @@ class SqliteTape:
             _make_folder(path.parent)
             self._writer, self._patience = self._open_writer()
             self._reader = self._open()
-        self._stale = False
+        self._stale = self.to_the_mark = False
         self._one = threading.Lock()
         self._pace, self._writing, self._reading = Pace(), Thread("tape-writer"), Thread("tape-reader")
 
@@ -84,6 +98,22 @@ class SqliteTape:
 
         if not await self._write(insert):
             raise WrongLogError(f"{self.path} holds a log already")
+
+    async def mark_moved(self, log: Identity, target: str, root: SigningKey) -> None:
+        def insert(db: sqlite3.Connection) -> str:
+            _begin(db, self._patience)
+            with committed(db):
+                if not (went := _target(db)):
+                    for statement in _MOVED:
+                        db.execute(statement)
+                    db.execute("INSERT INTO moved VALUES (1, ?)", (target,))
+                return went or target
+
+        if (went := await self._write(insert)) != target:
+            raise LogMovedError(f"the log of {self.path}", went)
+
+    async def moved_to(self) -> str:
+        return await self._read(_target)
 
     async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
         return await self._write(lambda db: self._append(db, records, after, self._patience))
@@ -153,6 +183,12 @@ class SqliteTape:
                 return Attempt(False, between)
             entries = [Entry(after.place + n, raw) for n, raw in enumerate(records, 1)]
             db.executemany("INSERT INTO tape VALUES (?, ?)", entries)
+        except sqlite3.IntegrityError:
+            went = _target(db)
+            db.execute("ROLLBACK")
+            if not went:
+                raise
+            raise LogMovedError(f"the log of {self.path}", went) from None
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
@@ -194,6 +230,14 @@ def _begin(db: sqlite3.Connection, patience: float) -> None:
                 raise
         time.sleep(pause)
         pause = min(0.02, 2 * pause)
+
+
+def _target(db: sqlite3.Connection) -> str:
+    """Where the log went from this file; empty if it did not."""
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'moved'").fetchone():
+        return ""
+    row = db.execute("SELECT target FROM moved").fetchone()
+    return str(row[0]) if row else ""
 
 
 def _make_folder(folder: Path) -> None:

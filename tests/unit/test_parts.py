@@ -298,3 +298,17 @@ async def test_a_file_that_is_not_there_fails_the_task(world: World, tmp_path: P
 
     _, state = await run(world, handler)
     assert "FileNotFoundError" in failure(state)[1]
+
+
+async def test_a_short_piece_of_the_campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 MiB in the place of the 1,024 that were measured; broken off, begun again, and compared."""
+    from agent_party.eventstore.backends.blob_folder import FolderBlobs
+    from tests.campaigns import large_artifact as campaign
+
+    monkeypatch.setattr(parts, "PART", 1 << 20)
+    expected = campaign.written(tmp_path / "weights", 32, seed=1)
+    blobs = FolderBlobs(tmp_path / "blobs")
+    figures, got = await campaign.run(blobs, tmp_path / "weights", 32, tmp_path / "site")
+    assert got == expected
+    assert figures["parts"] == 32
+    assert 10 < figures["parts there from the upload that broke off"] <= 16

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from .cluster.stores import open_graph
 from .projections import blast as blasts
 from .projections import questions
 from .projections.graph import EdgeRow, Graph, Rows
@@ -32,15 +31,12 @@ class PartyGraph:
     def __init__(self, stack: "Stack") -> None:
         self._stack = stack
         self._worker: Worker[Any, Any] | None = None
-        self._graph: Graph | None = None
         self.behind = ""
 
     @property
     def store(self) -> Graph:
         """Where it lies; opened when it is first used."""
-        if self._graph is None:
-            self._graph = open_graph(self._stack.settings, self._stack.log.identity.log_id)
-        return self._graph
+        return self._stack.graph
 
     @property
     def worker(self) -> Worker[Any, Any]:
@@ -119,8 +115,3 @@ class PartyGraph:
         """Ask the store itself, in its own Cypher, read-only. On Neo4j, ``$generation`` is always given."""
         graph = await self.ready()
         return await graph.query(cypher, parameters or {}, limit, seconds)
-
-    async def close(self) -> None:
-        """Let go of the store."""
-        if self._graph is not None:
-            await self._graph.close()

@@ -135,7 +135,6 @@ class Party:
             self._undo()
             if runtime:
                 await runtime.close()
-            await self.graph.close()
         finally:
             await self.stack.close()
 

@@ -1,6 +1,7 @@
 """Crashes projections at every boundary, by injection and by SIGKILL: python -m tests.campaigns.projections
 
 python -m tests.campaigns.projections --sinks memory sqlite redis --redis redis://:password@127.0.0.1:6379
+python -m tests.campaigns.projections --sinks ladybug neo4j --neo4j bolt://neo4j:password@127.0.0.1:7687
 
 For each sink, ``--count`` runs of a worker and a rebuild that crash before a write, between a write and its commit, and
 after it; ``--kills`` processes that are killed; and ``--rebuilds`` rebuilds while others write and read. Each run ends
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from tests.campaigns import Result
 from tests.faults.projecting import Subject, a_log, kill_workers, rebuild_under_load, reckon, survive
+from tests.faults.projecting_graph import graphs
 from tests.faults.projecting_views import subjects
 
 CHUNK = 50
@@ -25,10 +27,9 @@ COMMITS = 60
 KILLED_COMMITS = 3_000
 
 
-def main(sinks: Sequence[str], redis: str, count: int, kills: int, rebuilds: int, seed: int) -> None:
+def main(known: dict[str, Subject], sinks: Sequence[str], count: int, kills: int, rebuilds: int, seed: int) -> None:
     """Go on from where an earlier run with this seed has stopped."""
     logging.getLogger("agent_party").setLevel(logging.ERROR)
-    known = subjects(redis)
     for name in sinks:
         subject, result = known[name], Result(f"projections-{name}", seed)
         print(f"{name}: seed {seed}, {count} injected runs, {kills} kills, {result.done} done before", flush=True)
@@ -87,9 +88,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sinks", nargs="+", default=["memory", "sqlite"])
     parser.add_argument("--redis", default="")
+    parser.add_argument("--neo4j", default="")
     parser.add_argument("--count", type=int, default=1_000)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--rebuilds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    main(options.sinks, options.redis, options.count, options.kills, options.rebuilds, options.seed)
+    known = {**subjects(options.redis), **graphs(options.neo4j)}
+    main(known, options.sinks, options.count, options.kills, options.rebuilds, options.seed)

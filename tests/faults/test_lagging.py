@@ -40,7 +40,7 @@ async def lagging(folder: Path, times: int) -> tuple[Site, Lagging]:
 
 @pytest.mark.parametrize("index", ["index.db", "fresh.db"])
 async def test_what_is_shown_late_is_waited_for(index: str, tmp_path: Path) -> None:
-    site, tape = await lagging(tmp_path, 3)
+    site, tape = await lagging(tmp_path, 20)
     log = await site.open(index, tape=tape)
     assert (await log.state("note/a")).revision == 3
     await site.close()

@@ -54,4 +54,18 @@ LANES = (
         "            pass\n        key = ",
         _TESTS,
     ),
+    Mutant(
+        "late-brokers-are-waited-for",
+        "eventstore/lanes.py",
+        "                if clock() >= late:\n",
+        "                if True:\n",
+        ("tests/faults/test_lagging.py",),
+    ),
+    Mutant(
+        "told-only-what-stands",
+        "eventstore/appending.py",
+        "        return None if taken.finding else taken.position\n",
+        "        return 0 if own else None if taken.finding else taken.position\n",
+        ("tests/faults/test_histories.py::test_what_clients_were_told_is_linearizable",),
+    ),
 )

@@ -65,6 +65,7 @@ class Fetching:
             if page.epoch is not None:
                 raise LogRolledBack(f"{self.where(lane)}: the record at place {place} is gone, others are there")
             await self.look_at_range(lane, place, epoch, until)  # a new leader shows what it has only by and by
+            await self._client.pause(until, codes.NOT_LEADER, self.where(lane))
 
     async def _once(self, lane: int, offset: int, most: int, hold: float, until: float) -> tuple[int, Answer | None]:
         node = await self._client.leader(lane, until)

@@ -17,6 +17,7 @@ from ..errors import LogRolledBack, StoreError
 from ..tape import Entry
 from .kafka_batch import Page, parsed
 from .kafka_client import Client, NotSent
+from .kafka_errors import NOT_LEADER
 from .kafka_fetching import PAGE, Answer, Fetching
 
 _CURSORS = 3
@@ -26,6 +27,8 @@ _LITTLE = 64 * 1024
 """Bytes of entries below which the next page is fetched too, if it is known that there is one."""
 _NEIGHBOURS = 64
 """Places between two that are fetched together rather than one by one."""
+_LAST_LOOK = 0.5
+"""Seconds before a read is too late, in which it is asked whether what it waits for is gone."""
 _RETRY, _READING = 0.2, 0.002
 """Seconds of rest for the poll: after an error; and after an answer, so that those who wait take it and ask again."""
 
@@ -60,6 +63,7 @@ class Reader:
     def __init__(self, client: Client) -> None:
         self._client, self.fetching = client, Fetching(client)
         self._cursors: dict[int, list[_Cursor]] = {}
+        self._epochs: dict[int, int] = {}
         self._waiting: dict[asyncio.Future[None], tuple[int, _Cursor]] = {}
         self._poll: asyncio.Task[None] | None = None
 
@@ -95,6 +99,7 @@ class Reader:
         until = asyncio.get_running_loop().time() + self._client.deadline
         while self._wants_more(lane, cursor, limit):
             asked = cursor.polled is None
+            waited = asked and cursor.ahead is None and cursor.offset < self.fetching.ends.get(lane, 0)
             page = await self._page(lane, cursor)
             newest = cursor.newest
             if page.epoch is not None and newest and page.epoch != newest[2]:
@@ -108,11 +113,12 @@ class Reader:
                     await self.fetching.look_for_end(lane, until)
                 if cursor.offset >= (end := self.fetching.ends.get(lane, 0)):
                     return []
-                if asyncio.get_running_loop().time() > until:  # acknowledged, and still not to be had
-                    await self.fetching.look_at_range(lane, end, -1, until)
+                if waited:
+                    await self._ask_another(lane, end, until)
         taken, cursor.ready = cursor.ready[:limit], cursor.ready[limit:]
         epoch, cursor.epochs = cursor.epochs[len(taken) - 1], cursor.epochs[limit:]
         cursor.after, cursor.last = taken[-1].place, (_hash(taken[-1]), epoch)
+        self._epochs[lane] = max(self._epochs.get(lane, -1), epoch)
         return taken
 
     def _wants_more(self, lane: int, cursor: _Cursor, limit: int) -> bool:
@@ -121,6 +127,12 @@ class Reader:
             return True
         little = len(cursor.ready) < limit and sum(len(entry.raw) for entry in cursor.ready) < _LITTLE
         return little and cursor.offset < self.fetching.ends.get(lane, 0)
+
+    async def _ask_another(self, lane: int, end: int, until: float) -> None:
+        """What a broker has acknowledged, its leader does not show: another one may lead by now, or it is gone."""
+        if asyncio.get_running_loop().time() > until - _LAST_LOOK:
+            await self.fetching.look_at_range(lane, end, self._epochs.get(lane, -1), until)
+        await self._client.pause(until, NOT_LEADER, self.fetching.where(lane))
 
     async def _page(self, lane: int, cursor: _Cursor) -> Page:
         polled, cursor.polled = cursor.polled, None
@@ -148,11 +160,11 @@ class Reader:
     async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
         """The entries at these places, in the order asked; `LogRolledBack` for one that is gone."""
         found: dict[int, Entry] = {}
-        wanted = sorted(set(places))
+        wanted, epoch = sorted(set(places)), self._epochs.get(lane, -1)
         for number, place in enumerate(wanted):
             if place not in found:
                 near = number + 1 < len(wanted) and wanted[number + 1] - place <= _NEIGHBOURS
-                page = await self.fetching.place(lane, place, most=PAGE // 4 if near else 1)
+                page = await self.fetching.place(lane, place, most=PAGE // 4 if near else 1, epoch=epoch)
                 found |= {entry.place: entry for entry in page.entries}
         return [found[place] for place in places]
 

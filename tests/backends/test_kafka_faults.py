@@ -11,6 +11,7 @@ from agent_party.eventstore import appending, lanes
 from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.backends.kafka_fetching import Answer
 from agent_party.eventstore.backends.memory import Fate
+from agent_party.eventstore.errors import StoreBusyError
 from agent_party.eventstore.tape import START
 from tests.eventstore_kit import Site
 from tests.faults.fated import FatedTape
@@ -60,22 +61,42 @@ async def test_a_planted_bug_is_noticed(bug: str, site: Site, monkeypatch: pytes
     assert outcome.found
 
 
+def show_nothing(tape: KafkaTape, monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """Have leaders show nothing, so many times, of what they have; how often they were asked."""
+    fetching, asked = tape.reader.fetching, list[int]()
+    ask = fetching.ask
+
+    async def less(*question: Any) -> dict[int, Answer]:
+        answers = await ask(*question)
+        asked.append(len(answers))
+        hidden = len(asked) <= times
+        return {lane: answer._replace(high=0, raw=b"") for lane, answer in answers.items()} if hidden else answers
+
+    monkeypatch.setattr(fetching, "ask", less)
+    return asked
+
+
 async def test_a_leader_that_shows_less_than_stands_is_asked_for_the_end(
     topic: Callable[[], KafkaTape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that has just taken over, which hands out what it knows that all have (KIP-207)."""
     tape, reader = topic(), topic()
     await tape.append(0, [b"one", b"two", b"three"], START)
-    fetching, asked = reader.reader.fetching, list[int]()
-    ask = fetching.ask
-
-    async def lagging(*question: Any) -> dict[int, Answer]:
-        answers = await ask(*question)
-        asked.append(len(answers))
-        return (
-            {lane: answer._replace(high=0, raw=b"") for lane, answer in answers.items()} if asked[3:] == [] else answers
-        )
-
-    monkeypatch.setattr(fetching, "ask", lagging)
+    asked = show_nothing(reader, monkeypatch, 3)
     assert [entry.raw for entry in await reader.read(0, 0, 10)] == [b"one", b"two", b"three"]
     assert len(asked) > 3
+
+
+async def test_a_leader_that_never_shows_what_stands_is_busy(
+    topic: Callable[[], KafkaTape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was deposed and does not know it: nothing was lost, and nobody waits for ever."""
+    tape = topic()
+    await tape.append(0, [b"one"], START)
+    show_nothing(tape, monkeypatch, 1_000_000)
+    tape.client.deadline = 1.0
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreBusyError):
+            await tape.read(0, 0, 10)
+        with pytest.raises(StoreBusyError):
+            await tape.fetch(0, [1])

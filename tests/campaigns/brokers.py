@@ -22,7 +22,7 @@ from agent_party.cluster.services import Running
 from tests.campaigns import Result
 from tests.faults.arena import BAD, Arena
 
-CHUNK = 20
+CHUNK = 30
 """Faults on one topic."""
 SEED = 20_261_126
 QUICK = {

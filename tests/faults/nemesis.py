@@ -82,7 +82,7 @@ class Nemesis:
             broker.resume()
 
 
-@_fault(BROKERS, 3)
+@_fault(BROKERS, 2)
 async def a_broker_is_killed(nemesis: Nemesis) -> None:
     await nemesis.killed(nemesis.some())
 
@@ -93,7 +93,7 @@ async def a_broker_is_restarted(nemesis: Nemesis) -> None:
     await asyncio.to_thread(broker.restart)
 
 
-@_fault(BROKERS, 4)
+@_fault(BROKERS, 5)
 async def a_broker_is_paused(nemesis: Nemesis) -> None:
     await nemesis.paused(nemesis.some(), 8)
 
@@ -120,7 +120,7 @@ async def a_broker_is_killed_while_another_is_paused(nemesis: Nemesis) -> None:
     await nemesis.start([one])
 
 
-@_fault(BROKERS, 3)
+@_fault(BROKERS, 5)
 async def connections_are_cut(nemesis: Nemesis) -> None:
     for _ in range(nemesis.order.randint(1, 6)):
         nemesis.way().cut()
@@ -133,7 +133,7 @@ async def every_connection_is_cut(nemesis: Nemesis) -> None:
         proxy.cut()
 
 
-@_fault(BROKERS, 2)
+@_fault(BROKERS, 4)
 async def connections_are_held_up(nemesis: Nemesis) -> None:
     proxy = nemesis.way()
     proxy.hold()
@@ -141,7 +141,7 @@ async def connections_are_held_up(nemesis: Nemesis) -> None:
     proxy.mend()
 
 
-@_fault(BROKERS, 2)
+@_fault(BROKERS, 4)
 async def connections_are_refused(nemesis: Nemesis) -> None:
     proxy = nemesis.way()
     proxy.refuse()
@@ -149,7 +149,7 @@ async def connections_are_refused(nemesis: Nemesis) -> None:
     proxy.mend()
 
 
-@_fault(SHARDS, 2)
+@_fault(SHARDS, 4)
 async def a_writer_is_paused(nemesis: Nemesis) -> None:
     shard = nemesis.one()
     shard.tell(signal.SIGSTOP)
@@ -157,7 +157,7 @@ async def a_writer_is_paused(nemesis: Nemesis) -> None:
     shard.tell(signal.SIGCONT)
 
 
-@_fault(SHARDS, 1)
+@_fault(SHARDS, 3)
 async def a_writer_is_killed(nemesis: Nemesis) -> None:
     shard = nemesis.one()
     await shard.kill()

@@ -92,8 +92,8 @@ async def test_a_leader_that_never_shows_what_stands_is_busy(
 ) -> None:
     """As one that was deposed and does not know it: nothing was lost, and nobody waits for ever."""
     tape = topic()
-    await tape.append(0, [b"one"], START)
     show_nothing(tape, monkeypatch, 1_000_000)
+    await tape.append(0, [b"one"], START)
     tape.client.deadline = 1.0
     async with asyncio.timeout(20):
         with pytest.raises(StoreBusyError):

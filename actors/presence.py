@@ -43,6 +43,9 @@ class Presence:
         finally:
             os.close(file)
 
+    async def leave(self) -> None:
+        """Tell the other nodes, where there are any, that this process ends."""
+
     def close(self) -> None:
         """This process is gone, as far as the others care."""
         if not self._closed:

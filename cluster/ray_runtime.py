@@ -2,7 +2,8 @@
 
     ray.get_actor("agent:writer", namespace="agent-party").ask.remote("text.write", {"topic": "ravens"})
 
-An embedded log is one file: all its hosts run on the driver's node, and a cluster of several nodes is refused.
+All hosts run on the driver's node, where its keyring is. An embedded log is one file, so a cluster of several nodes is
+refused for it; a log on Kafka may have drivers on many nodes.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ class RayRuntime(Remote):
         """
         connected = await asyncio.to_thread(connect, settings)
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        if len(nodes) > 1:
+        if len(nodes) > 1 and settings.embedded:
             raise RuntimeUnavailableError(
                 f"this cluster has {len(nodes)} nodes, and {settings.journal} is a file of one: "
                 "use a Kafka journal on several nodes, or a cluster of one node"

@@ -24,7 +24,7 @@ from ..projections.graph import Graph
 from ..projections.projection import Views
 from ..projections.worker import Worker
 from .registry import ViewRegistry
-from .settings import Settings
+from .settings import Settings, kafka_address
 from .stores import open_blobs, open_graph, open_tape, open_views, slices_of
 
 
@@ -59,6 +59,7 @@ class Stack:
             await self.views.close()
             if self._graph is not None:
                 await self._graph.close()
+            await self.presence.leave()
             self.presence.close()
 
 
@@ -83,11 +84,29 @@ async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
         opened.push_async_callback(log.close)
         views = open_views(settings, log.identity.log_id)
         opened.push_async_callback(views.close)
-        presence = Presence(folder / "hosts", os.urandom(16))
+        presence = await _presence(settings)
+        opened.push_async_callback(presence.leave)
         opened.callback(presence.close)
         stack = Stack(settings, keyring, log, views, presence)
         opened.pop_all()
     return stack
+
+
+async def _presence(settings: Settings) -> Presence:
+    """This process among those of its node, or of all nodes that share the log."""
+    folder, holder = settings.folder / "hosts", os.urandom(16)
+    if settings.embedded:
+        return Presence(folder, holder)
+    from .kafka_presence import KafkaPresence
+
+    presence = KafkaPresence(folder, holder, kafka_address(settings.journal))
+    try:
+        await presence.start()
+    except BaseException:
+        await presence.leave()
+        presence.close()
+        raise
+    return presence
 
 
 async def audit_file(path: Path, identity: Identity, keyring: Keyring) -> Audit:

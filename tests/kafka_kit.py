@@ -64,7 +64,7 @@ class Place:
     async def delete(self) -> None:
         """Delete the topic, if it is there."""
         async with self.admin() as admin:
-            await admin.delete_topics([self.where.topic])
+            await admin.delete_topics([self.where.topic, f"{self.where.topic}.hosts"])
 
     async def delete_before(self, partition: int, offset: int) -> None:
         """Delete a partition's beginning."""

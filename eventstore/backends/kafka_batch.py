@@ -73,6 +73,24 @@ def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> P
     return Page(entries, epochs, after, began)
 
 
+def stamped(raw: bytes, offset: int) -> tuple[int, list[tuple[float, bytes]]]:
+    """Where to read on, and the values of plain batches from an offset on with the seconds at which they were written,
+    by the broker's clock where the topic says so. For what is no log."""
+    from aiokafka.record.default_records import DefaultRecordBatch
+
+    at, found = 0, list[tuple[float, bytes]]()
+    while at + _HEAD.size <= len(raw):
+        base, length, _, magic, _, attributes, delta, *_ = _HEAD.unpack_from(raw, at)
+        end = at + _FRAME + length
+        if end > len(raw):
+            break
+        if magic == 2 and not attributes & (_CODEC | _CONTROL):
+            records: Any = DefaultRecordBatch(raw[at:end])
+            found += [(r.timestamp / 1000, r.value or b"") for r in records if r.offset >= offset]
+        offset, at = max(offset, base + delta + 1), end
+    return offset, found
+
+
 def _entries(batch: bytes, last: int, magic: int, attributes: int, where: str) -> list[Entry]:
     from aiokafka.errors import KafkaError
     from aiokafka.record.default_records import DefaultRecordBatch

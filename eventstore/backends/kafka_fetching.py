@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..errors import LogRolledBack
 from . import kafka_errors as codes
-from .kafka_batch import Page, parsed
+from .kafka_batch import Page, parsed, stamped
 from .kafka_client import Client, NotSent
 
 PAGE = 1 << 20
@@ -53,6 +53,17 @@ class Fetching:
             if code == codes.OFFSET_OUT_OF_RANGE:
                 await self.look_at_range(lane, offset, epoch, until)
                 code = codes.NOT_LEADER
+            await self._client.pause(until, code, self.where(lane))
+
+    async def stamped(self, lane: int, offset: int) -> tuple[int, list[tuple[float, bytes]]]:
+        """Where to read on, and values with their times, in a topic that is no log: its beginning may be gone."""
+        until = asyncio.get_running_loop().time() + self._client.deadline
+        while True:
+            code, answer = await self._once(lane, offset, PAGE, 0, until)
+            if answer:
+                return stamped(answer.raw, offset)
+            if code == codes.OFFSET_OUT_OF_RANGE:
+                offset, code = await self._bound(lane, _EARLIEST, until), codes.NOT_LEADER
             await self._client.pause(until, code, self.where(lane))
 
     async def place(self, lane: int, place: int, *, most: int = 1, epoch: int = -1) -> Page:

@@ -31,15 +31,15 @@ class Checked(NamedTuple):
     warnings: tuple[str, ...]
 
 
-async def create(client: Client) -> None:
-    """Make the topic, unless it is there by now."""
+async def create(client: Client, wanted: Mapping[str, str] = WANTED) -> None:
+    """Make the topic with these settings, unless it is there by now."""
     from aiokafka.protocol.admin import CreateTopicsRequest
 
     address, brokers = client.address, await client.brokers()
     replicas = address.replicas or min(REPLICAS, brokers)
     if replicas > brokers:
         raise StoreError(f"{address.shown}: {replicas} replicas need as many brokers, and there are {brokers}")
-    settings = WANTED | ({"min.insync.replicas": str(replicas - 1)} if replicas >= REPLICAS else {})
+    settings = {**wanted} | ({"min.insync.replicas": str(replicas - 1)} if replicas >= REPLICAS else {})
     asked: list[tuple[Any, ...]] = [
         (address.topic, address.partitions or PARTITIONS, replicas, [], list(settings.items()))
     ]

@@ -22,24 +22,37 @@ PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "activation": activation,
     "growth": growth,
 }
+SERVED = {"kafka-append": "kafka_append", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading"}
+"""Parts of `benchmarks.kafka`, which need a broker: they run where they are named."""
 RESULTS = Path(__file__).parent / "results"
+
+
+def _part(name: str) -> Callable[[bool], Coroutine[None, None, Report]]:
+    if name in PARTS:
+        return PARTS[name]
+    from . import kafka
+
+    found: Callable[[bool], Coroutine[None, None, Report]] = getattr(kafka, SERVED[name])
+    return found
 
 
 def main(arguments: list[str]) -> int:
     """Run the parts that are named, or all. 0 if every part ran and what it wrote was verified."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with raw parts.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them if none is named")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (these if none is named), {', '.join(SERVED)}"
+    )
     parser.add_argument("--quick", action="store_true", help="a few rounds only: shows that it runs, not how fast")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     parser.add_argument("--results", type=Path, help="file for the results (default, unless quick: results/NAME.json)")
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no part is called {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
-    parts = [part for part in PARTS if part in (options.parts or PARTS)]
+    if unknown := set(options.parts) - PARTS.keys() - SERVED.keys():
+        parser.error(f"no part is called {', '.join(sorted(unknown))}: choose of {', '.join([*PARTS, *SERVED])}")
+    parts = [part for part in (*PARTS, *SERVED) if part in (options.parts or PARTS)]
     facts, figures, verified = machine(), list[Figure](), dict[str, str]()
     for part in parts:
         print(f"{part} ...", file=sys.stderr, flush=True)
-        report = asyncio.run(PARTS[part](options.quick))
+        report = asyncio.run(_part(part)(options.quick))
         figures += report.figures
         verified[part] = report.verified
     results = told(facts, figures, verified)

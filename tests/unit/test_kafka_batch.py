@@ -1,0 +1,116 @@
+"""What a batch means, from its bytes alone."""
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_party.eventstore.backends.kafka_batch import MAX_BATCH, built, parsed, stamped
+from agent_party.eventstore.backends.kafka_founding import Founding, founded, founding, is_founding
+from agent_party.eventstore.errors import StoreCorruptError
+from agent_party.eventstore.verify import Malformed, identity, parse
+
+LOG = identity(bytes(32), 1_024, bytes(32))
+FOUNDING = founding(LOG, 12, bytes(16))
+
+
+def at(batch: bytes, offset: int, epoch: int = 0) -> bytes:
+    """A batch as a leader stores it: with its first offset and the leader's epoch, which no checksum covers."""
+    return offset.to_bytes(8) + batch[8:12] + epoch.to_bytes(4) + batch[16:]
+
+
+def batch(*values: bytes | None, codec: int = 0, offset: int = 0, epoch: int = 0) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, codec, 0, 7, 0, 0, 1 << 20)
+    for number, value in enumerate(values):
+        builder.append(number, None, None if value is not None else b"key", value, [])
+    return at(bytes(builder.build()), offset, epoch)
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=40), st.integers(0, 1 << 40))
+def test_what_was_packed_is_unpacked(values: list[bytes], offset: int) -> None:
+    raw, count = built(values, 7, 0, 0)
+    page = parsed(at(bytes(raw), offset, 3), offset, "here")
+    assert count == len(values)
+    assert [entry.raw for entry in page.entries] == values
+    assert [entry.place for entry in page.entries] == list(range(offset + 1, offset + 1 + len(values)))
+    assert (page.next, page.epoch, set(page.epochs)) == (offset + len(values), 3, {3})
+
+
+def test_a_batch_takes_what_fits_and_at_least_one() -> None:
+    values = [bytes(400_000)] * 4
+    assert built(values, 7, 0, 0)[1] == 2
+    assert built([bytes(MAX_BATCH)], 7, 0, 0)[1] == 1
+
+
+@given(st.integers(0, 6), st.integers(0, 400))
+def test_a_page_begins_anywhere_and_is_cut_off_anywhere(first: int, cut: int) -> None:
+    whole = batch(b"a", b"b", b"c", epoch=1) + batch(b"d", b"e", b"f", offset=3, epoch=2)
+    page = parsed(whole[: max(0, len(whole) - cut)], first, "here")
+    kept = b"abcdef"[: 6 if not cut else 3 if len(whole) - cut >= len(whole) // 2 else 0]
+    assert [entry.raw for entry in page.entries] == [bytes([letter]) for letter in kept[first:]]
+    assert page.next == max(first, len(kept))
+
+
+def test_epochs_are_told_for_each_entry() -> None:
+    page = parsed(batch(b"a", epoch=1) + batch(b"b", offset=1, epoch=4), 0, "here")
+    assert (page.epoch, page.epochs) == (1, [1, 4])
+
+
+def test_a_tombstone_is_empty_bytes() -> None:
+    assert [entry.raw for entry in parsed(batch(None, b"x"), 0, "here").entries] == [b"", b"x"]
+
+
+def test_a_compressed_batch_is_one_foreign_entry_at_its_last_place() -> None:
+    """However much it would unpack to."""
+    raw = batch(bytes(900_000), bytes(9), codec=1)
+    ((place, bytes_),) = parsed(raw, 0, "here").entries
+    assert place == 2
+    assert len(bytes_) < 2_000
+    with pytest.raises(Malformed):
+        parse(bytes_)
+
+
+def test_a_marker_of_a_transaction_is_no_entry() -> None:
+    raw = bytearray(batch(b"\0\0\0\0"))
+    raw[22] |= 0x20
+    page = parsed(bytes(raw) + batch(b"x", offset=1), 0, "here")
+    assert [entry.place for entry in page.entries] == [2]
+
+
+def test_a_changed_byte_is_damage() -> None:
+    raw = bytearray(batch(b"a record"))
+    raw[-4] ^= 1
+    with pytest.raises(StoreCorruptError, match="does not have its checksum"):
+        parsed(bytes(raw), 0, "here")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_without_a_fault(raw: bytes) -> None:
+    """An old format, or nonsense under a right length: foreign, or nothing."""
+    framed = bytes(8) + len(raw).to_bytes(4) + raw
+    try:
+        assert len(parsed(framed, 0, "here").entries) <= 1
+    except StoreCorruptError:
+        assert raw[4] == 2
+
+
+def test_founding_messages_are_passed_over_unless_asked_for() -> None:
+    raw = batch(b"a", FOUNDING, b"b")
+    assert [entry.place for entry in parsed(raw, 0, "here").entries] == [1, 3]
+    assert len(parsed(raw, 0, "here", foundings=True).entries) == 3
+
+
+def test_a_founding_message_says_which_log_it_is() -> None:
+    assert founded(FOUNDING) == Founding(LOG, 12)
+    assert is_founding(FOUNDING)
+    assert not is_founding(FOUNDING[:-1])
+    with pytest.raises(Malformed):
+        parse(FOUNDING)
+    with pytest.raises(Malformed):
+        founded(founding(LOG, 0, bytes(16)))
+
+
+def test_stamps_are_read_where_they_matter() -> None:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1 << 20)
+    builder.append(0, 5_000, None, b"sign", [])
+    assert stamped(bytes(builder.build()), 0) == (1, [(5.0, b"sign")])

@@ -111,6 +111,8 @@ def demo(context: typer.Context) -> None:
     arguments = [argument for argument in context.args if argument != "--debug"]
     if shared.get("as_json") and "--json" not in arguments:
         arguments.append("--json")
+    if shared.get("profile") and "--profile" not in arguments:
+        arguments += ["--profile", shared["profile"]]
     debug = bool(shared.get("debug")) or "--debug" in context.args
 
     def tell() -> int:

@@ -5,9 +5,11 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from ..cluster.settings import SCHEMES, services_folder
 
 
 class Home(NamedTuple):
@@ -31,6 +33,10 @@ class Home(NamedTuple):
     def journal(self) -> str:
         return f"sqlite:///{self.party}/log.db"
 
+    @property
+    def services(self) -> Path:
+        return services_folder(self.folder)
+
 
 @contextlib.contextmanager
 def home() -> Iterator[Home]:
@@ -41,11 +47,39 @@ def home() -> Iterator[Home]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             folder = base / "demo"
+            _end_services(folder)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
         except BlockingIOError:
             folder = Path(tempfile.mkdtemp(prefix="demo-", dir=base))
         yield Home(folder)
+
+
+def _end_services(folder: Path) -> None:
+    """Servers of a demo that was killed are still there."""
+    if (services_folder(folder) / "state.json").exists():
+        from ..cluster import services
+
+        services.stop(services_folder(folder))
+
+
+@contextlib.contextmanager
+def stores(place: Home, profile: str, say: Callable[[str], None]) -> Iterator[dict[str, str]]:
+    """The settings of the demo's stores: embedded ones, or with the profile ``services`` servers started for it.
+
+    What stands in the environment about stores is another party's, and does not count here.
+    """
+    for name in (*SCHEMES, "profile"):
+        os.environ.pop(f"PARTY_{name.upper()}", None)
+    if not profile:
+        yield {"journal": place.journal}
+        return
+    from ..cluster import services
+
+    os.environ["PARTY_HOME"] = str(place.party)
+    say("Starting Kafka, Neo4j, Redis and MinIO for it.")
+    with services.start(place.services, say=lambda line: say(line) if " up after " in line else None) as running:
+        yield running.settings
 
 
 @contextlib.contextmanager

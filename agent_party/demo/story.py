@@ -76,6 +76,11 @@ class Story:
         """Remove what is only a cache: index, views, snapshots."""
         for name in ("index.db", "views.db", "snapshots.db"):
             delete(self.home.party / name)
+        if self.party.settings.views.startswith("redis"):
+            import redis
+
+            with redis.Redis.from_url(self.party.settings.views) as views:  # a server of the demo's own
+                views.flushall()
         self.teller.say("Deleted its index, its views and its snapshots. The log is all that is left.")
 
     async def resume(self, reading: TaskHandle[Any], done: int, killed: float) -> None:

@@ -142,6 +142,13 @@ class Story:
             "effects_distinct": len({tuple(line.split()[:2]) for line in lines}),
         }
 
+    async def explain(self, found: Answer) -> None:
+        """Ask the graph how what was read came to be, back to the person who asked."""
+        why = await self.party.graph.why(f"artifact/{found.library.blob.hex()}")
+        self.facts |= {"why": [edge.kind for edge in why.chain], "why_complete": why.complete}
+        said = ", ".join(f"{edge.source.kind} {edge.kind} {edge.target.kind}" for edge in reversed(why.chain))
+        self.teller.say(f"Why there is a library of {found.files} files, by the graph: {said}.")
+
     async def verify(self) -> None:
         """Verify the log; then flip a bit of one copy and cut the tail of another."""
         log, stack = self.party.stack.log, self.party.stack
@@ -189,6 +196,7 @@ async def tell(story: Story, question: str, docs: str) -> Facts:
     found = await story.approve(task)
     teller.say(found.answer)
     await story.check(task, found)
+    await story.explain(found)
     await story.verify()
     return story.facts
 

@@ -46,6 +46,12 @@ def test_its_citations_stand_and_a_false_one_does_not(facts: dict[str, Any]) -> 
     assert (facts["questions"], facts["questions_right"] >= 16) == (20, True)
 
 
+def test_the_graph_leads_from_what_was_read_back_to_who_asked(facts: dict[str, Any]) -> None:
+    assert facts["why_complete"]
+    assert (facts["why"][0], facts["why"][-1]) == ("produced", "asked")
+    assert "delegated-to" in facts["why"]
+
+
 def test_the_log_verifies_and_harm_is_found(facts: dict[str, Any]) -> None:
     assert facts["verify_ok"]
     assert facts["commits"] > facts["files_read"]

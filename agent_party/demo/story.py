@@ -75,7 +75,7 @@ class Story:
     def delete_caches(self) -> None:
         """Remove what is only a cache: index, views, snapshots."""
         for name in ("index.db", "views.db", "snapshots.db"):
-            delete(self.home.party / name)
+            delete(self.party.settings.folder / name)
         if self.party.settings.views.startswith("redis"):
             import redis
 

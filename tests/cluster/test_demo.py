@@ -9,15 +9,20 @@ from typing import Any
 
 import pytest
 
+from agent_party.cluster.services.cache import cache_folder
 
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+
+@pytest.fixture(scope="module", params=["embedded"])
+def facts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One telling, over the running Python's own sources, on a Ray of its own."""
     folder = tmp_path_factory.mktemp("demo")
+    (folder / "agent-party").mkdir()
+    (folder / "agent-party" / "services").symlink_to(cache_folder())  # nothing is fetched anew for this
+    profile = ["--profile", "services"] if request.param == "services" else []
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PARTY_", "RAY_"))}
     environment = {**kept, "XDG_CACHE_HOME": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    command = [str(Path(sys.executable).with_name("party")), "demo", "--yes", "--json", "--seed", "4711"]
-    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    command = [str(Path(sys.executable).with_name("party")), "demo", "--yes", "--json", "--seed", "4711", *profile]
+    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     log = folder / "agent-party" / "demo" / "ray.log"
     assert ran.returncode == 0, ran.stdout + ran.stderr + (log.read_text()[-2_000:] if log.exists() else "")
     assert ran.stdout.count("\n") == 1, "not one line"

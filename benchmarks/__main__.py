@@ -13,6 +13,7 @@ from .growth import growth
 from .measure import Figure, Report, machine, save, show, told
 from .size import size
 from .verification import verification
+from .views import views_in_redis
 
 PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "one-at-a-time": one_at_a_time,
@@ -21,6 +22,7 @@ PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "size": size,
     "activation": activation,
     "growth": growth,
+    "views-in-redis": views_in_redis,
 }
 SERVED = {"kafka-append": "kafka_append", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading"}
 """Parts of `benchmarks.kafka`, which need a broker: they run where they are named."""

@@ -149,12 +149,15 @@ class Worker(Generic[W, R]):
         if now.turn != self._known:
             self._standing = await self.sink.letters(self.projection) if now.sizes else {}
             self._known = now.turn
+        self._bound()
+        return now
+
+    def _bound(self) -> None:
         if len(self._standing) >= MOST_LETTERS:
             raise SetAsideError(
                 f"{self.projection.name} cannot project {MOST_LETTERS:,} streams and is set aside: "
                 f"mend it, then `party projection rebuild {self.projection.name}`"
             )
-        return now
 
     def _beyond(self, sizes: Sizes) -> bool:
         return any(size > self._log.index.position(part) for part, size in sizes.items())
@@ -167,6 +170,7 @@ class Worker(Generic[W, R]):
         if not isinstance(done, Exception):
             return self._own(done) or await self._start()
         for row in rows:
+            self._bound()
             after = await self._project_one(now, row)
             if after is None:  # another worker was faster
                 return await self._start()

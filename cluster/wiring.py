@@ -16,6 +16,7 @@ from ..eventstore.datakeys import DataKeys
 from ..eventstore.founding import open_log
 from ..eventstore.keyring import Keyring, state_folder
 from ..eventstore.log import Log
+from ..eventstore.moves import Movable
 from ..eventstore.snapshots import Snapshots
 from ..eventstore.tape import Tape
 from ..eventstore.verify import Identity
@@ -116,6 +117,8 @@ async def audit_file(path: Path, identity: Identity, keyring: Keyring) -> Audit:
 
 async def audit_tape(tape: Tape, identity: Identity, keyring: Keyring) -> Audit:
     """Audit what lies on a tape, with the keyring of the log it must be; the tape is closed afterwards."""
+    if isinstance(tape, Movable):
+        tape.to_the_mark = True
     stored = keyring.log_folder(identity) / "keys.db"
     keys = DataKeys(stored, keyring.secret(identity, "wrapping")) if stored.exists() else None
     try:

@@ -25,6 +25,7 @@ ATTENDED = (
     "PARTY_RUNTIME=ray ",
     "party task ",
     "party log forget",
+    "party log move",
     "party demo",
     "party services",
     "eval ",

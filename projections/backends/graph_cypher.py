@@ -304,7 +304,7 @@ async def ask_items(store: Answers, after: Id, limit: int) -> list[tuple[Id, Any
     """The nodes and edges of `Sink.items`, a node's edges after it."""
     found: list[tuple[Id, Any]] = []
     for kind in [kind for kind in STORED if not after or kind >= after[0]]:
-        first = after[1] if after and kind == after[0] else ""
+        first = after[1] if len(after) > 1 and kind == after[0] else ""
         while len(found) < limit:
             ((*rows,),) = await store.ask((store.cypher.page(kind), {"first": first, "limit": limit + 1}))
             nodes = [read_node(kind, row) for row in rows]

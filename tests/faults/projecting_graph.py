@@ -47,7 +47,7 @@ class OfGraphs:
         graph: Graph = sink
         while True:  # what is read between two looks at the same turn is of one moment
             before = await graph.checkpoint(CountingNodes())
-            items = await graph.items(CountingNodes(), limit=100_000)
+            items = await graph.items(CountingNodes(), (FOLD,), 1_000)
             if (await graph.checkpoint(CountingNodes())).turn == before.turn:
                 return {id[1]: int(f["state"].split()[0]) for id, f in items if id[0] == FOLD}  # noqa: A001
 

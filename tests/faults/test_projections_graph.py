@@ -1,5 +1,7 @@
 """The graphs, exactly once at every crash point: a short run of the campaign on Ladybug and Neo4j."""
 
+import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from agent_party.projections.backends.graph_memory import MemoryGraph
 from agent_party.projections.worker import Worker
 from tests.campaigns import projections as campaign
-from tests.faults.projecting import Subject, a_log
+from tests.faults.projecting import Subject, a_log, rebuild_under_load
 from tests.faults.projecting_graph import Ladybug, graphs
 from tests.graph_kit import emptied
 from tests.services_kit import Services
@@ -29,12 +31,13 @@ async def test_every_commit_counts_once_wherever_a_worker_crashes(subject: Subje
 
 
 async def test_a_rebuild_under_load_swaps_at_once(subject: Subject, tmp_path: Path) -> None:
-    found = await campaign.loaded(subject, tmp_path / "loaded", 2, seed=4)
+    async with a_log(tmp_path / "log", 30, 4) as log:
+        found = await rebuild_under_load(subject, log, tmp_path, random.Random(4), 2)
     assert (found["rebuilt"], found["read"] > 1, found["written"] > 0) == (2, True, True)
 
 
 async def test_an_edit_by_hand_is_found_and_mended(subject: Subject, tmp_path: Path) -> None:
-    async with a_log(tmp_path / "log", 60, 1) as log:
+    async with a_log(tmp_path / "log", 30, 1) as log:
         sink = subject.open(tmp_path)
         worker = Worker(log, subject.projection(), sink)
         await worker.catch_up()
@@ -50,9 +53,10 @@ async def test_an_edit_by_hand_is_found_and_mended(subject: Subject, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["ladybug", "neo4j"])
-def test_every_commit_counts_once_whenever_a_worker_is_killed(name: str, services: Services, tmp_path: Path) -> None:
-    import asyncio
-
+def test_every_commit_counts_once_whenever_a_worker_is_killed(
+    name: str, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "KILLED_COMMITS", 120)
     asyncio.run(emptied(services.neo4j))
     found = campaign.killed(graphs(services.neo4j)[name], tmp_path / "killed", 3, seed=3)
     assert found["kills"] == 3

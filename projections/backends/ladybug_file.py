@@ -158,7 +158,8 @@ class LadybugFile:
 
         if not self.path.exists():
             new = self.path.with_name(self.path.name + ".new")
-            new.unlink(missing_ok=True)
+            for left in new.parent.glob(f"{new.name}*"):  # of a process that died before it had made the file
+                left.unlink()
             opened(new)
             for statement in self._schema:
                 self._connection.execute(statement)

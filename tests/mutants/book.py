@@ -3,6 +3,7 @@
 from tests.mutants.approvals import APPROVALS
 from tests.mutants.blobs import BLOBS
 from tests.mutants.budgets import BUDGETS, LIMITS
+from tests.mutants.kafka import KAFKA
 from tests.mutants.lanes import LANES
 from tests.mutants.planting import Mutant
 from tests.mutants.scale import LIFECYCLE, SCALE
@@ -331,5 +332,6 @@ MUTANTS = (
     *LIMITS,
     *KIT,
     *LANES,
+    *KAFKA,
     *BLOBS,
 )

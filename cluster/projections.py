@@ -82,9 +82,11 @@ async def workers(stack: "Stack", name: str, limits: Limits | None = None) -> li
 
 
 async def _standing(stack: "Stack", name: str) -> Sequence[Part]:
-    projection_of(name)
-    stands = [part for whole, part in map(split, await sink_of(stack, name).projections()) if whole == name]
+    sink, whole = sink_of(stack, name), projection_of(name)
+    stands = [part for other, part in map(split, await sink.projections()) if other == name]
     of = max((part.of for part in stands), default=1)
+    if not stands and (paused := (await sink.checkpoint(whole)).paused).startswith(_SHARED):
+        of = int(paused.removeprefix(_SHARED))  # it was shared out, and nobody has begun
     return [Part(index, of) for index in range(of)]
 
 

@@ -95,6 +95,9 @@ async def run(
 
     settings = session.settings()
     if not once and chosen_runtime(settings) == "ray":
+        from ..cluster.ray_environment import prepare
+
+        prepare(settings)
         from ..cluster.projecting import carry_on_ray
 
         async with session.party() as party:

@@ -1,0 +1,85 @@
+"""The owner of a part of a projection, as Ray starts it, and the one who watches the owners."""
+
+from pathlib import Path
+
+import pytest
+
+from agent_party import Agent, Party, Task
+from agent_party.cluster.projecting import ProjectionActor, actor_name
+from agent_party.cluster.projections import share_out, workers
+from agent_party.cluster.settings import load
+from agent_party.projections.backends.views_memory import MemoryViews
+from agent_party.projections.parts import Part
+from agent_party.projections.worker import Worker
+from tests.unit.world import until
+
+agent = Agent("worker", version="1")
+
+
+@agent.on("work")
+async def work(task: Task, what: str) -> str:
+    """Does it."""
+    return what
+
+
+async def test_owners_carry_their_slices_and_another_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
+    settings = load({"journal": f"sqlite:///{tmp_path}/party/log.db", "runtime": "local"})
+    parts = [Part(number, 2) for number in range(2)]
+    assert [actor_name("results", part) for part in parts] == ["projection:results:0/2", "projection:results:1/2"]
+    async with Party.open(agents=[agent], journal=settings.journal, runtime="local") as party:
+        tasks = [await party.ask("work", what=str(number)) for number in range(6)]
+        for task in tasks:
+            await task.result()
+        await share_out(party.stack, "results", 2)
+        assert [one.projection.name for one in await workers(party.stack, "results")] == ["results:0/2", "results:1/2"]
+        owners = [ProjectionActor(settings, "results", part) for part in parts]
+
+        async def all_there() -> bool:
+            return len(await party.stack.views.scan("result")) == len(tasks)
+
+        await until(all_there, 30)
+        for owner in owners:
+            await owner.stop()
+        more = await party.ask("work", what="more")
+        await more.result()
+        tasks.append(more)
+        owners = [ProjectionActor(settings, "results", part) for part in parts]
+        await until(all_there, 30)
+
+        async def none_behind() -> bool:
+            return all([not (await owner.status())["lag"] for owner in owners])
+
+        await until(none_behind, 30)
+        assert sum([(await owner.status())["commits"] for owner in owners]) == sum(
+            party.stack.log.index.sizes().values()
+        )
+        for one in await workers(party.stack, "results"):
+            assert (await one.check(MemoryViews())).ok
+        for owner in owners:
+            await owner.stop()
+
+
+async def test_an_owner_says_what_ended_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
+    settings = load({"journal": f"sqlite:///{tmp_path}/party/log.db", "runtime": "local"})
+    async with Party.open(journal=settings.journal, runtime="local"):
+        pass
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Worker, "run", broken)
+    owner = ProjectionActor(settings, "results", Part())
+
+    async def ended() -> bool:
+        try:
+            await owner.status()
+        except ZeroDivisionError:
+            return True
+        return False
+
+    await until(ended, 30)
+    await owner.stop()

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from . import (
     agents,
+    artifacts,
     asking,
     blobs,
     doctor,
@@ -63,6 +64,7 @@ app.add_typer(agents.group, name="agent")
 app.add_typer(schedules.group, name="schedule")
 app.add_typer(log.group, name="log")
 app.add_typer(graph.group, name="graph")
+app.add_typer(artifacts.group, name="artifact")
 app.add_typer(blobs.group, name="blobs")
 app.add_typer(keys.group, name="keys")
 app.add_typer(projections.group, name="projection")

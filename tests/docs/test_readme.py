@@ -26,6 +26,7 @@ ATTENDED = (
     "party task ",
     "party log forget",
     "party log move",
+    "party artifact get",
     "party demo",
     "party services",
     "eval ",

@@ -5,6 +5,7 @@ from tests.mutants.blobs import BLOBS
 from tests.mutants.budgets import BUDGETS, LIMITS
 from tests.mutants.kafka import KAFKA
 from tests.mutants.lanes import LANES
+from tests.mutants.moving import MOVING
 from tests.mutants.planting import Mutant
 from tests.mutants.scale import LIFECYCLE, SCALE
 
@@ -334,4 +335,5 @@ MUTANTS = (
     *LANES,
     *KAFKA,
     *BLOBS,
+    *MOVING,
 )

@@ -63,11 +63,10 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def filled(site: Site) -> tuple[Log, list[Writer]]:
     log = await site.open()
-    writers = []
-    for number in range(8):
-        writers.append(await Issuer(log).writer(f"task/{number}"))
-        for revision in range(4):
-            await log.append(writers[-1], notes(f"{number} {revision}"), expected=revision)
+    writers = [await Issuer(log).writer(f"task/{number}") for number in range(12)]
+    for revision in range(4):  # streams of one slice take turns
+        for writer in writers:
+            await log.append(writer, notes(f"{writer.stream} {revision}"), expected=revision)
     return log, writers
 
 
@@ -240,8 +239,9 @@ async def test_a_target_that_somebody_writes_to_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_target_that_loses_delays_and_doubles(site: Site, seed: int) -> None:
+async def test_a_target_that_loses_delays_and_doubles(site: Site, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a broker does: records come again, late, or not at all, and the order in each slice is kept."""
+    monkeypatch.setattr(moving, "BATCH", 1_000)
     log, _ = await filled(site)
     rng = random.Random(seed)
     fates = ["now", "now", "twice", "never?", "now?", "twice?", "late?"]

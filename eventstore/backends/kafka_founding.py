@@ -4,7 +4,7 @@
     ‖ founder (16)
 
 Integers are big-endian. The first one in partition 0 holds, so two who found at once make one log. Nothing in it is
-believed: which log it must be comes from the keyring. It begins as no record can, with a header longer than any.
+believed: which log it must be comes from the keyring. It begins as no record can, with a header longer than itself.
 """
 
 import struct

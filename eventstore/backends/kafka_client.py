@@ -42,6 +42,7 @@ class Client:
         self._client: Any = None
         self._turn = asyncio.Lock()
         self._closed = False
+        self._ending: list[asyncio.Task[None]] = []
         self._knows_topic = False
 
     async def topic(self) -> Topic | None:
@@ -169,13 +170,15 @@ class Client:
         while True:
             options = self._options() | {"bootstrap_servers": self._servers}
             client = AIOKafkaClient(**options, retry_backoff_ms=int(_PAUSE * 1000))
+            starting = asyncio.create_task(client.bootstrap())
             try:
                 async with asyncio.timeout(self.patience):
-                    await client.bootstrap()
+                    await asyncio.shield(starting)
                 return client
-            except (OSError, TimeoutError, self._error()) as error:
-                with contextlib.suppress(Exception):
-                    await client.close()
+            except (OSError, TimeoutError, self._error(), asyncio.CancelledError) as error:
+                self._ending.append(asyncio.create_task(_end(client, starting)))
+                if isinstance(error, asyncio.CancelledError):
+                    raise
                 await self._diagnose()
                 self._servers = [*self._servers[1:], self._servers[0]]  # one that is silent must not hide the others
                 await self._pause(until, error)
@@ -234,3 +237,13 @@ class Client:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(self.patience):
                     await client.close()
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=2 * self.patience)
+
+
+async def _end(client: Any, starting: asyncio.Task[None]) -> None:
+    """Close a client once its start is over: cancelled in the midst, it would leave its first connection open."""
+    await asyncio.wait([starting])
+    with contextlib.suppress(Exception):
+        starting.exception()
+        await client.close()

@@ -200,39 +200,53 @@ async def survive(subject: Subject, log: Log, folder: Path, order: random.Random
 # Kills
 
 
-def carry(subject: Subject, folder: Path, pipe: Connection) -> None:
-    """What a process does that carries commits until it is killed; then it rebuilds, again and again."""
+WORKS = ("caught up", "rebuilt")
 
-    async def work() -> None:
+
+def carry(subject: Subject, folder: Path, work: str, pipe: Connection) -> None:
+    """What a process does until it is killed: it catches up from nothing, or it rebuilds; again and again."""
+
+    async def again(log: Log, sink: AnySink) -> None:
+        worker = Worker(log, subject.projection(), sink, Limits(rows=4))
+        if work == "rebuilt":
+            await Worker(log, subject.projection(), sink).catch_up()
+        pipe.send("it begins")
+        while True:
+            await (worker.rebuild() if work == "rebuilt" else worker.catch_up())
+            assert await subject.sums(sink) == truth(log), "a commit counted twice, or not at all"
+            if work == "caught up":
+                await sink.drop(subject.projection())
+
+    async def begin() -> None:
         log = await Site(folder, "sqlite").open(f"index-{os.getpid()}.db")
         await log.refresh()
-        worker = Worker(log, subject.projection(), subject.open(folder), Limits(rows=4))
-        pipe.send("ready")
-        await worker.catch_up()
-        pipe.send("caught up")
-        while True:
-            await worker.rebuild()
+        await again(log, subject.open(folder))
 
-    asyncio.run(work())
+    asyncio.run(begin())
 
 
 def kill_workers(subject: Subject, folder: Path, kills: int, order: random.Random) -> Counter[str]:
-    """Start a worker, kill it at a random moment; again and again on the same sink, then look."""
+    """Start a worker, kill it at a random moment of its work; again and again on the same sink, by turns of each work.
+
+    What it was at is known because it does nothing else once it has begun.
+    """
     context, found = multiprocessing.get_context("forkserver"), Counter[str]()
     context.set_forkserver_preload([__name__])
     while found["kills"] < kills:
+        work = WORKS[found["kills"] % len(WORKS)]
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=carry, args=(subject, folder, there))
+        process = context.Process(target=carry, args=(subject, folder, work, there))
         process.start()
         there.close()
         assert here.poll(60), "the worker does not begin"
-        here.recv()
+        assert here.recv() == "it begins"
         time.sleep(order.random() * order.choice([0.02, 0.2, 1.0]))
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        assert process.exitcode == -signal.SIGKILL, "the worker ended by itself: see what it printed"
         found["kills"] += 1
-        found["while it rebuilt" if here.poll(0) else "while it caught up"] += 1
+        found[f"while it {work}"] += 1
         here.close()
     return found
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ROUND = 2.0
 """Seconds between two looks at what should run."""
+SAID_AGAIN = 60.0
+"""Seconds after which the same trouble is told again."""
 _LONGEST = 600.0
 """Seconds between two tries at a task that waits, and of which nothing has come of the last try."""
 _PRUNED = 200
@@ -49,6 +51,7 @@ class Supervisor:
         self.aside: set[str] = set()
         self.closed = False
         self._background: set[asyncio.Task[Any]] = set()
+        self._said: dict[str, float] = {}
         self._reconciler: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._timekeeper: asyncio.Task[None] | None = None
@@ -236,10 +239,18 @@ class Supervisor:
         task.add_done_callback(self._background.discard)
         task.add_done_callback(lambda _: work.close())  # one that is cancelled before it begins has not begun this
 
+    def _say(self, why: str) -> None:
+        """The same thing once in a while: a store that is away fails every round."""
+        now = asyncio.get_running_loop().time()
+        self._said = {said: time for said, time in self._said.items() if now - time < SAID_AGAIN}
+        if why not in self._said:
+            self._said[why] = now
+            _log.warning("work in the background is set aside: %s", why)
+
     async def _noted(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except (EventStoreError, CallError) as error:
-            _log.warning("work in the background is set aside: %s", error)
+            self._say(str(error))
         except Exception:
             _log.exception("work in the background failed, by a fault of this program")

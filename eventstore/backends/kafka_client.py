@@ -165,7 +165,8 @@ class Client:
             from aiokafka import AIOKafkaClient
         except ImportError as error:
             raise StoreError("kafka:// needs aiokafka: pip install 'agent-party-runtime[kafka]'") from error
-        logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # every error of it is ours to tell
+        if not logging.getLogger("aiokafka").handlers:
+            logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # every error of it is ours to tell
         until = asyncio.get_running_loop().time() + self.deadline
         while True:
             options = self._options() | {"bootstrap_servers": self._servers}

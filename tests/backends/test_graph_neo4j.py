@@ -1,5 +1,6 @@
 """What a graph in Neo4j alone promises: it is the party's own, its errors say what to do, and its door is shut."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -148,6 +149,22 @@ async def test_the_door_is_shut(graph: Neo4jGraph, query: str) -> None:
     with pytest.raises((ReadOnlyError, QueryError)):
         await graph.query(query, {})
     assert await graph.digest(RELATIONSHIPS) == digest
+
+
+async def test_the_server_is_not_sent_to_fetch_anything(graph: Neo4jGraph) -> None:
+    came: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.readline())
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\na,b\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ReadOnlyError, match="a file or an address"):
+            await graph.query(f"LOAD CSV FROM 'http://127.0.0.1:{port}/planted' AS line RETURN line", {})
+    assert came == []
 
 
 async def test_even_past_the_plan_the_server_refuses(graph: Neo4jGraph, monkeypatch: pytest.MonkeyPatch) -> None:

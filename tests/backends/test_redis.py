@@ -184,6 +184,36 @@ async def test_two_clients_never_write_over_each_other(services: Services, views
     await other.close()
 
 
+async def test_what_cannot_be_applied_whole_leaves_everything_as_it_was(views: RedisViews) -> None:
+    await apply(views, Add("v", "k", "n", 1))
+    redis, side = views._shared.client, await views._side(P)
+    documents, names = views._documents(side.generation)
+    await redis.set(names, "hello")
+    with pytest.raises(StoreCorruptError):
+        await apply(views, Add("v", "other", "n", 1))
+    assert await redis.hkeys(documents) == [b"v\0k"]
+    assert await views.checkpoint(P) == side.checkpoint
+
+
+@pytest.mark.parametrize("side", ["live", "scratch"])
+async def test_a_swap_that_meets_a_change_does_nothing(
+    services: Services, views: RedisViews, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await apply(views, Add("v", "k", "n", 1))
+    await apply(views.beside(), Add("v", "k", "n", 10))
+    other, script = RedisViews(views.url, b"log"), views._shared.swap
+
+    async def met(*args: Any, **options: Any) -> Any:
+        await apply(other if side == "live" else other.beside(), Add("v", "k", "n", 1))
+        return await script(*args, **options)
+
+    monkeypatch.setattr(views._shared, "swap", met)
+    assert not await views.swap(P, await views.checkpoint(P), await views.beside().checkpoint(P))
+    assert await views.get("v", "k") == {"n": 2 if side == "live" else 1}
+    assert await views.beside().read(P, "v", "k") == {"n": 10 if side == "live" else 11}
+    await other.close()
+
+
 EDITS: dict[str, Callable[[str], tuple[Any, ...]]] = {
     "a document changed": lambda key: ("HSET", key, "commits\0task/done", b"\x81\xa1n\x63"),
     "a document that is none": lambda key: ("HSET", key, "commits\0task/done", "hello"),

@@ -3,10 +3,12 @@
 from tests.mutants.approvals import APPROVALS
 from tests.mutants.blobs import BLOBS
 from tests.mutants.budgets import BUDGETS, LIMITS
+from tests.mutants.graph import GRAPH
 from tests.mutants.kafka import KAFKA
 from tests.mutants.lanes import LANES
 from tests.mutants.moving import MOVING
 from tests.mutants.planting import Mutant
+from tests.mutants.projections import PROJECTIONS
 from tests.mutants.scale import LIFECYCLE, SCALE
 
 _MESSAGES = "tests/unit/test_messages.py"
@@ -336,4 +338,6 @@ MUTANTS = (
     *KAFKA,
     *BLOBS,
     *MOVING,
+    *PROJECTIONS,
+    *GRAPH,
 )

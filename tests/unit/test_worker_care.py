@@ -161,6 +161,33 @@ async def test_an_older_programs_projection_is_made_anew_beside_it(process: Proc
         await Worker(process.log, Counting(), views).catch_up()
 
 
+async def test_a_rebuild_waits_for_what_the_live_one_has_read_meanwhile(process: Process) -> None:
+    asked, told = list[str](), list[int]()
+
+    class Overtaken(Counting):
+        """Whenever it comes to the newest commit there is one more, and the live side has it already."""
+
+        async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
+            if len(asked) < 2 and commit.stream == (f"task/{asked[-1]}" if asked else "task/done"):
+                asked.append(await process.ask(f"more{len(asked)}", "nobody", x=1))
+                await Worker(process.log, Counting(), views).catch_up()
+            return await super().writes(commit, read)
+
+    class Seen(MemoryViews):
+        async def swap(self, projection: Any, live: Any, scratch: Any) -> bool:
+            before = sum(live.sizes.values())
+            done = await super().swap(projection, live, scratch)
+            told.append(sum((await self.checkpoint(projection)).sizes.values()) - before)
+            return done
+
+    views = Seen()
+    await Worker(process.log, Counting(), views).catch_up()
+    await Worker(process.log, Overtaken(), views).rebuild()
+    assert len(asked) == 2
+    assert told == [0], "readers were taken back"
+    assert await counted(views) == await streams(process)
+
+
 async def test_who_holds_a_projection_and_dies_holds_it_no_longer(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,53 @@
+"""Planted bugs of the graph."""
+
+from tests.mutants.planting import Mutant
+
+B = "projections/backends/"
+UNIT = ("tests/unit/test_graph.py",)
+MOVES = "tests/conformance/test_graph.py::test_a_checkpoint_moves_with_its_writes"
+DOOR = "::test_the_door_is_shut"
+
+GRAPH = (
+    Mutant(
+        "graph-order-wins-over-clocks",
+        "projections/relationships.py",
+        "        state.time = max(state.time, commit.time)\n        self.found",
+        "        state.time = commit.time\n        self.found",
+        UNIT,
+    ),
+    Mutant(
+        "graph-blast-from-there-on",
+        "projections/blast.py",
+        'case "produced" if edge.source in frontier and new and made.revision >= passing[edge.source]:',
+        'case "produced" if edge.source in frontier and new:',
+        UNIT,
+    ),
+    Mutant(
+        "turn-in-ladybug",
+        B + "graph_ladybug.py",
+        '            if row["turn"] != before.turn:\n',
+        "            if False:\n",
+        (f"{MOVES}[ladybug]",),
+    ),
+    Mutant(
+        "turn-in-neo4j",
+        B + "graph_neo4j.py",
+        '            if row["turn"] != before.turn:\n',
+        "            if False:\n",
+        (f"{MOVES}[neo4j]",),
+    ),
+    Mutant(
+        "ladybug-door",
+        B + "ladybug_door.py",
+        "    if found := sorted(words & _WRITES):\n",
+        "    if found := []:\n",
+        (f"tests/backends/test_graph_ladybug.py{DOOR}",),
+    ),
+    Mutant(
+        "neo4j-door",
+        B + "neo4j_door.py",
+        '        if "LoadCSV" in operator:\n',
+        "        if False:\n",
+        ("tests/backends/test_graph_neo4j.py::test_the_server_is_not_sent_to_fetch_anything",),
+    ),
+)

@@ -1,4 +1,7 @@
-"""One Ray head for all cluster tests, started by us, on loopback, with a dashboard for jobs; ended by its own pid."""
+"""One Ray head for all cluster tests, started by us, on loopback, with a dashboard for jobs; ended by its own pid.
+
+A test that loses a head starts one of its own.
+"""
 
 import contextlib
 import os
@@ -23,6 +26,7 @@ class Head(NamedTuple):
     address: str
     jobs: str
     environment: dict[str, str]
+    pid: int
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,7 +49,14 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
-    """A head node of 2 CPUs."""
+    """The head that the tests share."""
+    with running_head() as shared:
+        yield shared
+
+
+@contextlib.contextmanager
+def running_head() -> Iterator[Head]:
+    """A head node of 2 CPUs. What it started ends with it, however it ends."""
     folder = Path(tempfile.mkdtemp(prefix="rt-"))  # Ray's sockets need a short path
     port, dashboard, *others = free_ports(7)
     names = (
@@ -74,7 +85,7 @@ def head() -> Iterator[Head]:
                 assert time.monotonic() < deadline, (folder / "head.log").read_text()
                 time.sleep(0.2)  # the port is not a file to wait on
             address = f"127.0.0.1:{port}"
-            yield Head(address, url, {**environment, "RAY_ADDRESS": address})
+            yield Head(address, url, {**environment, "RAY_ADDRESS": address}, process.pid)
         finally:
             process.terminate()
             process.wait(60)
@@ -84,10 +95,20 @@ def head() -> Iterator[Head]:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: Head) -> Path:
     """A folder to work in, with a keyring of its own, for a party on the head."""
-    monkeypatch.chdir(tmp_path)
+    move_to(tmp_path, monkeypatch)
+    turn_to(head, monkeypatch)
+    return tmp_path
+
+
+def move_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder, with a keyring of its own and no settings."""
+    monkeypatch.chdir(folder)
     for name in [name for name in os.environ if name.startswith(("PARTY_", "RAY_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PARTY_STATE_DIR", str(folder / "state"))
+
+
+def turn_to(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what connects to Ray from now on find this head."""
     for name in ("RAY_AUTH_MODE", "RAY_ADDRESS", "RAY_enable_metrics_collection"):
         monkeypatch.setenv(name, head.environment[name])
-    monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
-    return tmp_path

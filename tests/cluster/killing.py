@@ -42,7 +42,8 @@ async def host_pid(party: Party) -> int:
     return int(await party.runtime.placement.call(party.runtime.placement.pooled(0), "ready", deadline=120))
 
 
-def _executed(trace: Path) -> Counter[int]:
+def executed(trace: Path) -> Counter[int]:
+    """How often each effect ran."""
     return Counter(int(line) for line in trace.read_text().split())
 
 
@@ -64,12 +65,12 @@ async def survive(trace: Path, kills: int, seed: int) -> Counter[str]:
         history = await task.history()
     outcomes = Counter(line.detail.wait for line in history if line.event == "wait.settled")
     openings = Counter(line.detail.wait for line in history if line.event == "wait.opened")
-    executed = _executed(trace)
+    ran = executed(trace)
     assert set(outcomes) == set(range(steps))
     assert set(outcomes.values()) == {1}, "an outcome was recorded twice"
     assert set(openings.values()) == {1}, "a wait was opened twice"
-    assert set(executed) == set(range(steps)), "an effect never ran"
-    again = sum(times - 1 for times in executed.values())
+    assert set(ran) == set(range(steps)), "an effect never ran"
+    again = sum(times - 1 for times in ran.values())
     assert again <= kills, f"{again} effects ran again in {kills} kills"
     assert len(pids) == kills
     return Counter(kills=kills, steps=steps, outcomes=len(outcomes), effects_again=again)

@@ -4,6 +4,7 @@ Ray's retries stay off for commands; a caller that lost its answer resolves the 
 """
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Coroutine, Sequence
@@ -11,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import msgspec
+import ray
 
 from ..actors.activation import load
 from ..actors.agent import Agent
@@ -19,6 +21,7 @@ from ..actors.decider import Decider, Reply, stream_of
 from ..actors.endings import ended, value_of
 from ..actors.errors import (
     DeadlineError,
+    PartyError,
     RuntimeUnavailableError,
     UnknownTaskError,
 )
@@ -27,6 +30,7 @@ from ..actors.packing import pack_input
 from ..actors.streaming import Piece
 from ..actors.task_state import TASK
 from ..eventstore.ambient import readable_id
+from ..eventstore.errors import EventStoreError
 from ..eventstore.verify import Cause
 from .ending import LIMIT, before_threads_end
 from .placement import Placement, Remote
@@ -36,6 +40,8 @@ from .wiring import open_stack
 
 T = TypeVar("T")
 _START = 60.0
+_AGAIN = 2.0
+_log = logging.getLogger("agent_party")
 
 
 class HostActor:
@@ -44,15 +50,36 @@ class HostActor:
     def __init__(self, settings: Settings, agents: Sequence[Agent], placement: Placement, index: int) -> None:
         self._settings, self._agents, self._placement, self._index = settings, list(agents), placement, index
         self._loop = asyncio.new_event_loop()
-        self._stopped = False
+        self._stopped, self._held = False, ""
+        self._restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
         threading.Thread(target=self._loop.run_forever, name="host", daemon=True).start()
-        self._ready: Future[None] = asyncio.run_coroutine_threadsafe(self._start(), self._loop)
+        self._ready: Future[None] = asyncio.run_coroutine_threadsafe(self._begin(), self._loop)
         before_threads_end(self._end)
+
+    async def _begin(self) -> None:
+        """Start. One that Ray has started again tries until it can: there is nobody whom its error would reach."""
+        while True:
+            try:
+                return await self._start()
+            except (EventStoreError, PartyError) as error:
+                if not self._restarted:
+                    raise
+                if (said := str(error)) != self._held:
+                    _log.warning("a host that was started again cannot begin yet: %s", said)
+                self._held = said
+            await asyncio.sleep(_AGAIN)
 
     async def _start(self) -> None:
         self._stack = await open_stack(self._settings)
         pooled, place, index = self._index >= 0, self._placement, self._index
         self._host = self._stack.host(wants=lambda task: pooled and place.index_of(task) == index)
+        try:
+            await self._join(pooled, place, index)
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _join(self, pooled: bool, place: Placement, index: int) -> None:
         self._host.runtime = RemoteRuntime(place, self)
         self._host.effects.elsewhere = on_ray
         own = self._host.join
@@ -62,14 +89,25 @@ class HostActor:
         await own(owned)
 
     async def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ready)), _START)
+        try:
+            await self._begun()
+        except BaseException:
+            work.close()
+            raise
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _begun(self) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ready)), _START)
+        except TimeoutError:
+            why = self._held or "it still reads the log"
+            raise DeadlineError(f"a host has not begun within {_START:g} s; it goes on trying: {why}") from None
 
     # What the runtime asks of a host
 
     async def ready(self) -> int:
         """The process id, once the host runs."""
-        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ready)), _START)
+        await self._begun()
         return os.getpid()
 
     async def place(self, task: str, requested: Requested, cause: Cause | None) -> None:

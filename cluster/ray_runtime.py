@@ -160,4 +160,6 @@ def connect(settings: Settings) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
+    """What it says; and what lies behind it, which Ray keeps to itself."""
+    said = (str(error) or type(error).__name__).splitlines()[0][:300]
+    return f"{said} ({_first_line(error.__cause__)})" if error.__cause__ else said

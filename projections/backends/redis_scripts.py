@@ -10,8 +10,9 @@ _CHUNK = 2_000
 """How many values a command takes; Lua's stack holds 8,000."""
 
 APPLY = f"""
-local side, docs, names, live = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local side, docs, names, live, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 if (redis.call('HGET', side, ARGV[1]) or '') ~= ARGV[2] then return 0 end
+if (redis.call('GET', source) or ARGV[9]) ~= ARGV[9] then return -1 end
 local function kind(key, wanted)
   local found = redis.call('TYPE', key).ok
   return found == 'none' or found == wanted
@@ -19,8 +20,9 @@ end
 if not (kind(docs, 'hash') and kind(names, 'zset') and kind(live, 'hash')) then
   return redis.error_reply('PARTYKIND a key of the projection holds something else')
 end
+redis.call('SET', source, ARGV[9], 'NX')
 if ARGV[4] == '1' then redis.call('UNLINK', docs, names) end
-local at = 9
+local at = 10
 local function each(count, width, work)
   local last = at + count * width - 1
   while at <= last do
@@ -40,8 +42,9 @@ if ARGV[8] ~= '' then redis.call('HSET', live, ARGV[8], docs) end
 redis.call('PUBLISH', side .. ':' .. ARGV[1], 'moved')
 return 1
 """
-"""Keys: side, documents, names, live. Arguments: the field, what stood, what stands, whether to begin empty, how many
-names go, documents come, names come, and whose live documents these are, if they are; then those."""
+"""Keys: side, documents, names, live, source. Arguments: the field, what stood, what stands, whether to begin empty,
+how many names go, documents come, names come, whose live documents these are, if they are, and whose the keys are;
+then those. The keys are claimed anew where Redis has lost everything: -1 if others were faster."""
 
 SWAP = """
 local side, live, docs, names = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -41,6 +41,7 @@ class RedisViews:
         self.url, self.prefix = url, "{" + prefix + "}:"
         self._address, self._log, self._live = parts._replace(query=urlencode(options)).geturl(), log, True
         self._shared = Shared(self._address)
+        self._mine = log or b"no log"
 
     def beside(self) -> Self:
         other = copy.copy(self)
@@ -77,13 +78,15 @@ class RedisViews:
                 f"{shown(self._address)}: this Redis forgets keys when memory is short (maxmemory-policy {policy}): "
                 "views would lose documents unseen: CONFIG SET maxmemory-policy noeviction, or use another Redis"
             )
-        mine = self._log or b"no log"
-        keys = [self._key(name) for name in ("source", "side", "live", "generation")]
-        if await self._call(redis.eval(CLAIM, len(keys), *keys, mine)) != mine:
-            raise WrongLogError(
-                f"{shown(self._address)}: the keys {self.prefix}* are another party's, or nobody knows whose: "
-                "choose another name by ?prefix=, or delete them"
-            )
+        keys = [self._key(name) for name in ("source", "side", "live")]
+        if await self._call(redis.eval(CLAIM, len(keys), *keys, self._mine)) != self._mine:
+            raise self._not_ours()
+
+    def _not_ours(self) -> WrongLogError:
+        return WrongLogError(
+            f"{shown(self._address)}: the keys {self.prefix}* are another party's, or nobody knows whose: "
+            "choose another name by ?prefix=, or delete them"
+        )
 
     # What stands
 
@@ -171,16 +174,19 @@ class RedisViews:
         come = [(_member(*name), document) for name, document in new.items() if document is not None]
         added = [_member(*name) for name, document in new.items() if document is not None and old.get(name) is None]
         documents, names = self._documents(generation)
-        keys = [self._key("side"), documents, names, self._key("live")]
+        keys = [self._key("side"), documents, names, self._key("live"), self._key("source")]
         begins = empty or not side.checkpoint.sizes
         arguments: list[Any] = [field, side.raw, raw, int(begins), len(gone), len(come), len(added)]
-        arguments += [projection.name if self._live else "", *gone]
+        arguments += [projection.name if self._live else "", self._mine, *gone]
         for pair in come:
             arguments += pair
         for member in added:
             arguments += (0, member)
-        if not await self._call(self._shared.apply(keys=keys, args=arguments)):
+        done = await self._call(self._shared.apply(keys=keys, args=arguments))
+        if done != 1:
             self._shared.forget(field)
+            if done:
+                raise self._not_ours()
             return False
         self._shared.move(field, side, Side(raw, generation, now), new, empty=begins)
         return True

@@ -76,6 +76,23 @@ async def test_another_partys_keys_are_refused(services: Services) -> None:
         await opened.close()
 
 
+async def test_a_redis_that_lost_everything_is_claimed_anew_by_whoever_writes_first(services: Services) -> None:
+    url = own_url(services)
+    before, after, theirs = RedisViews(url, b"one"), RedisViews(url, b"one"), RedisViews(url, b"two")
+    await apply(before, Put("v", "k", {"a": 1}))
+    await forget(services, before)
+    await apply(before, Put("v", "k", {"a": 2}))
+    assert await after.get("v", "k") == {"a": 2}, "a process that begins now does not take the keys for another's"
+    await forget(services, before)
+    await apply(theirs, Put("v", "k", {"a": 3}))
+    with pytest.raises(WrongLogError, match="another party"):
+        await apply(before, Put("v", "k", {"a": 4}))
+    assert await theirs.get("v", "k") == {"a": 3}
+    await forget(services, theirs)
+    for opened in (before, after, theirs):
+        await opened.close()
+
+
 async def test_without_a_prefix_keys_are_named_after_the_log(services: Services) -> None:
     views = RedisViews(services.redis, bytes(range(32)))
     await apply(views, Put("v", "k", {}))

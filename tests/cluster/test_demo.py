@@ -12,7 +12,7 @@ import pytest
 from agent_party.cluster.services.cache import cache_folder
 
 
-@pytest.fixture(scope="module", params=["embedded"])
+@pytest.fixture(scope="module", params=["embedded", "services"])
 def facts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One telling, over the running Python's own sources, on a Ray of its own."""
     folder = tmp_path_factory.mktemp("demo")

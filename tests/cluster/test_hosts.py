@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,13 @@ from agent_party import Agent, Party, StepError, Task, current_step, step
 from agent_party.actors.errors import RuntimeUnavailableError
 from agent_party.actors.events import Received
 from agent_party.actors.packing import pack
-from agent_party.cluster import ray_runtime
+from agent_party.cluster import host_actor, ray_runtime
+from agent_party.cluster.host_actor import HostActor
+from agent_party.cluster.placement import Placement
 from agent_party.cluster.ray_runtime import RayRuntime
+from agent_party.cluster.settings import Settings, load
+from agent_party.cluster.wiring import Stack, open_stack
+from agent_party.eventstore.errors import StoreError
 from tests.cluster.dedicated import survive_dedicated
 from tests.unit.world import until
 
@@ -127,6 +133,34 @@ async def test_an_actor_that_does_not_go_is_a_clear_error(place: Path, monkeypat
     with pytest.raises(RuntimeUnavailableError, match="agent:x of an earlier program does not end"):
         runtime._await_gone("agent:x")
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_host_that_was_started_again_tries_until_it_can(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = list[Settings]()
+
+    async def open_at_the_third(settings: Settings) -> Stack:
+        tries.append(settings)
+        if len(tries) < 3:
+            raise StoreError("the views are away")
+        return await open_stack(settings)
+
+    context = SimpleNamespace(was_current_actor_reconstructed=again)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(host_actor, "open_stack", open_at_the_third)
+    monkeypatch.setattr(host_actor, "_AGAIN", 0.01)
+    settings = load({"journal": f"sqlite:///{tmp_path}/log.db", "state": str(tmp_path / "state")})
+    host = HostActor(settings, [shared], Placement("n", "s", 1, ("shared",)), 0)
+    if again:
+        assert await host.ready() == os.getpid()
+        assert caplog.text.count("cannot begin yet: the views are away") == 1
+        await host.stop()
+    else:
+        with pytest.raises(StoreError, match="the views are away"):
+            await host.ready()
+    assert len(tries) == (3 if again else 1)
 
 
 async def test_agents_own_hosts_are_killed_while_messages_flow(place: Path) -> None:

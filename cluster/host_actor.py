@@ -33,6 +33,7 @@ from ..eventstore.ambient import readable_id
 from ..eventstore.errors import EventStoreError
 from ..eventstore.verify import Cause
 from .ending import LIMIT, before_threads_end
+from .pickling import teach
 from .placement import Placement, Remote
 from .remote_steps import on_ray
 from .settings import Settings
@@ -49,6 +50,7 @@ class HostActor:
 
     def __init__(self, settings: Settings, agents: Sequence[Agent], placement: Placement, index: int) -> None:
         self._settings, self._agents, self._placement, self._index = settings, list(agents), placement, index
+        teach()  # steps go on from here to other processes
         self._loop = asyncio.new_event_loop()
         self._stopped, self._held = False, ""
         self._restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)

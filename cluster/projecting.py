@@ -28,6 +28,7 @@ T = TypeVar("T")
 _START = 120.0
 _CALL = 30.0
 _LOOK = 2.0
+_AGAIN = 0.2
 _log = logging.getLogger("agent_party")
 
 
@@ -85,7 +86,7 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
     parts, handles = [Part(index, owners) for index in range(owners)], list[Any]()
     try:
         await asyncio.to_thread(_create, settings, name, parts, handles)
-        told = await _statuses(handles, _START)
+        told = await _begun(handles)
         say(f"carrying {name} by {', '.join(actor_name(name, part) for part in parts)}, until it is interrupted")
         ending = asyncio.ensure_future(until_told())
         while not ending.done():
@@ -111,12 +112,27 @@ def _create(settings: Settings, name: str, parts: list[Part], handles: list[Any]
             ) from error
 
 
+async def _begun(handles: list[Any]) -> list[dict[str, Any]]:
+    """What the owners say once all of them carry, also if one dies meanwhile and is started again."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _START
+    while True:
+        try:
+            return await _statuses(handles, max(_LOOK, until - loop.time()))
+        except ray.exceptions.ActorUnavailableError as error:
+            if loop.time() >= until:
+                raise RuntimeUnavailableError(f"an owner is not there after {_START:g} s: {error}") from error
+            await asyncio.sleep(_AGAIN)
+
+
 async def _statuses(handles: list[Any], deadline: float) -> list[dict[str, Any]]:
     try:
         asked = [handle.status.remote() for handle in handles]
         told: list[dict[str, Any]] = await asyncio.to_thread(ray.get, asked, timeout=deadline)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+    except ray.exceptions.ActorDiedError as error:
+        raise RuntimeUnavailableError("an owner was ended by another program: run the projection again") from error
     except ray.exceptions.GetTimeoutError as error:
         raise RuntimeUnavailableError(f"an owner does not answer within {deadline:g} s") from error
     return told

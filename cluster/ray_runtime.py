@@ -22,6 +22,7 @@ from ..actors.agent import Agent
 from ..actors.errors import RuntimeUnavailableError
 from ..eventstore.ambient import readable_id
 from .host_actor import HostActor
+from .pickling import teach
 from .placement import Placement, Remote
 from .settings import Settings, in_a_job
 
@@ -44,6 +45,7 @@ class RayRuntime(Remote):
 
         ``agents``: those that will join, of which some may share the pooled hosts.
         """
+        teach()
         connected = await asyncio.to_thread(connect, settings)
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if len(nodes) > 1 and settings.embedded:

@@ -1,10 +1,14 @@
-"""What two sinks of one projection differ in."""
+"""What stands in a sink, compared with what the log gives."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from .sink import Id, Named, R, Sink, W
+from ..eventstore.errors import StoreBusyError
+from ..eventstore.log import Log
+from .sink import Id, Named, R, Sink, Sizes, W
 
 SHOWN = 10
+_TRIES = 100
 _PAGE = 500
 
 
@@ -27,6 +31,40 @@ class Check(NamedTuple):
     expected: str
     found: str
     differences: list[Difference]
+
+
+CatchUp = Callable[[Sizes | None], Awaitable[Sizes]]
+"""`Worker.catch_up` of a worker that fills another sink."""
+
+
+def beyond(log: Log, sizes: Sizes) -> bool:
+    """Whether a checkpoint is of more than the log has been read to."""
+    return any(size > log.index.position(part) for part, size in sizes.items())
+
+
+async def check(log: Log, projection: Named, sink: Sink[W, R], reference: Sink[W, R], catch_up: CatchUp) -> Check:
+    """Compare what stands with what ``catch_up`` projects as far into ``reference``, an empty sink of the same kind."""
+    for _ in range(_TRIES):
+        before = await sink.checkpoint(projection)
+        if beyond(log, before.sizes):
+            await log.refresh()
+        if await catch_up(before.sizes) != before.sizes:
+            await reference.drop(projection)
+            reached = await catch_up(before.sizes)
+            if reached != before.sizes:
+                return _elsewhere(before.sizes, reached)
+        expected, found = await reference.digest(projection), await sink.digest(projection)
+        told = await differences(projection, reference, sink) if expected != found else []
+        if (await sink.checkpoint(projection)).turn == before.turn:
+            return Check(expected == found, sum(before.sizes.values()), expected, found, told)
+    raise StoreBusyError(f"{projection.name} is written all the time: pause it first, then check it")
+
+
+def _elsewhere(found: Sizes, reached: Sizes) -> Check:
+    """The checkpoint itself is none that the log can lead to."""
+    parts = [part for part in sorted(found.keys() | reached.keys()) if found.get(part) != reached.get(part)]
+    told = [Difference(("checkpoint", str(part)), reached.get(part), found.get(part)) for part in parts[:SHOWN]]
+    return Check(False, sum(found.values()), "", "", told)
 
 
 async def differences(projection: Named, expected: Sink[W, R], found: Sink[W, R]) -> list[Difference]:

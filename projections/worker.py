@@ -7,32 +7,27 @@ order and without a gap, always; and what replaying comes to is what a rebuild c
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Generic, NamedTuple
 
 import msgspec
 
 from ..eventstore.backends.index_file import Row
-from ..eventstore.errors import BlobError, EventStoreError, PayloadError, StoreBusyError, StoreError
+from ..eventstore.errors import StoreError
 from ..eventstore.log import Log
-from .checking import SHOWN, Check, Difference, differences
-from .errors import NewerProjectionError, SetAsideError
+from .checking import Check, Difference, beyond, check
+from .errors import NewerProjectionError
 from .projection import DEAD_LETTERS
-from .sink import MOST_LETTERS, Checkpoint, Letter, Projection, R, Sink, Sizes, W
+from .rebuilding import Rebuilding
+from .replaying import Replaying
+from .sink import Checkpoint, Letter, Projection, R, Sink, Sizes, W
+from .standing import POISON, Standing, attempted
 
 __all__ = ["BATCH", "DEAD_LETTERS", "Check", "Difference", "Lag", "Limits", "Worker"]
 BATCH = 64
 """How many commits are read before others have a turn: some milliseconds' worth."""
-ABANDONED = 60.0
-_TRIES, _RACES = 100, 3
-_HOLDS = 10.0
-"""Seconds after which whoever holds the live side, and does not move, is taken for dead."""
-HELD = "a rebuild takes its place"
-_POISON = (PayloadError, BlobError)
-_WAITS = "Waiting"
 _log = logging.getLogger("agent_party")
 _encoder = msgspec.msgpack.Encoder(enc_hook=repr)
-T = TypeVar("T")
 
 
 class Limits(NamedTuple):
@@ -64,9 +59,9 @@ class Worker(Generic[W, R]):
         self._log, self.projection, self.sink = log, projection, sink
         self.limits, self._slices = limits or Limits(BATCH), slices
         self._lock = asyncio.Lock()
-        self._standing: dict[str, Letter] = {}
-        self._known = -1
-        self._scratch: tuple[int, float] = (0, 0.0)
+        self._standing = Standing(projection, sink)
+        self._replaying = Replaying(log, projection, sink, self._standing, self._start)
+        self.rebuilding = Rebuilding(log, projection, sink)
         self._said = ""
 
     # Following the log
@@ -89,7 +84,7 @@ class Worker(Generic[W, R]):
         while True:
             try:
                 await self.catch_up()
-                await self._clean()
+                await self.rebuilding.clean()
                 self._say("")
             except StoreError as error:
                 self._say(str(error))
@@ -109,7 +104,7 @@ class Worker(Generic[W, R]):
         rows = self._rows(now.sizes, None, 1)
         try:
             oldest = [commit.time for commit in await self._log.commits(rows, lenient=True)]
-        except _POISON:
+        except POISON:
             oldest = []
         return Lag(behind, max(0.0, (self._log.ambient.now() - min(oldest)) / 1e6) if oldest else 0.0)
 
@@ -128,10 +123,10 @@ class Worker(Generic[W, R]):
 
     async def _start(self) -> Checkpoint:
         """What stands. Of a log that is shorter than that, and by an older program, everything is projected anew."""
-        now = await self._released(await self.sink.checkpoint(self.projection))
-        if self._beyond(now.sizes):
+        now = await self.rebuilding.released(await self.sink.checkpoint(self.projection))
+        if beyond(self._log, now.sizes):
             await self._log.refresh()
-            if self._beyond(now.sizes):
+            if beyond(self._log, now.sizes):
                 await self.sink.drop(self.projection)
                 now = await self.sink.checkpoint(self.projection)
         if now.version > self.projection.version:
@@ -142,35 +137,17 @@ class Worker(Generic[W, R]):
         if 0 < now.version < self.projection.version and not now.paused:
             await self._rebuild()
             now = await self.sink.checkpoint(self.projection)
-        return await self._meet(now)
-
-    async def _meet(self, now: Checkpoint) -> Checkpoint:
-        """Know which streams stand, as of this turn."""
-        if now.turn != self._known:
-            self._standing = await self.sink.letters(self.projection) if now.sizes else {}
-            self._known = now.turn
-        self._bound()
-        return now
-
-    def _bound(self) -> None:
-        if len(self._standing) >= MOST_LETTERS:
-            raise SetAsideError(
-                f"{self.projection.name} cannot project {MOST_LETTERS:,} streams and is set aside: "
-                f"mend it, then `party projection rebuild {self.projection.name}`"
-            )
-
-    def _beyond(self, sizes: Sizes) -> bool:
-        return any(size > self._log.index.position(part) for part, size in sizes.items())
+        return await self._standing.meet(now)
 
     # Batches
 
     async def _project(self, now: Checkpoint, rows: Sequence[Row]) -> Checkpoint:
         """Apply what these records change, all at once; one by one where something is wrong with one of them."""
-        done = await _attempted(self._batch(now, rows))
+        done = await attempted(self._batch(now, rows))
         if not isinstance(done, Exception):
-            return self._own(done) or await self._start()
+            return self._standing.own(done) or await self._start()
         for row in rows:
-            self._bound()
+            self._standing.bound()
             after = await self._project_one(now, row)
             if after is None:  # another worker was faster
                 return await self._start()
@@ -178,19 +155,19 @@ class Worker(Generic[W, R]):
         return now
 
     async def _project_one(self, now: Checkpoint, row: Row) -> Checkpoint | None:
-        done = await _attempted(self._batch(now, [row]))
+        done = await attempted(self._batch(now, [row]))
         if not isinstance(done, Exception):
-            return self._own(done)
-        letter = self._letter(row, type(done).__name__)
+            return self._standing.own(done)
+        letter = self._standing.letter(row, type(done).__name__)
         after = {**now.sizes, row.part: row.position + 1}
         applied = await self.sink.apply(self.projection, now, after, [], {letter.stream: letter})
         if applied:
-            self._standing[letter.stream] = letter
-        return self._own(applied)
+            self._standing.letters[letter.stream] = letter
+        return self._standing.own(applied)
 
     async def _batch(self, now: Checkpoint, rows: Sequence[Row]) -> Checkpoint | None:
         """Apply as many of these records as make a batch; None if another worker was faster."""
-        going = [row for row in rows if row.stream.decode() not in self._standing]
+        going = [row for row in rows if row.stream.decode() not in self._standing.letters]
         writes, taken = await self._make(now, going)
         last = rows[-1] if taken == len(going) else going[taken - 1]
         after = dict(now.sizes)
@@ -216,17 +193,6 @@ class Worker(Generic[W, R]):
             await asyncio.sleep(0)
         return writes, taken
 
-    def _own(self, after: Checkpoint | None) -> Checkpoint | None:
-        """After a turn of its own, the worker knows which streams stand."""
-        if after:
-            self._known = after.turn
-        return after
-
-    def _letter(self, row: Row, reason: str) -> Letter:
-        stream = row.stream.decode()
-        _log.warning("%s cannot project %s revision %d: %s", self.projection.name, stream, row.revision, reason)
-        return Letter(stream, row.revision, row.part, row.position, row.commit.hex(), reason)
-
     # Dead letters
 
     async def letters(self) -> list[Letter]:
@@ -240,49 +206,7 @@ class Worker(Generic[W, R]):
         For each stream, where it stands now; None if it stands no more.
         """
         async with self._lock:
-            now = await self._start()
-            if now.paused:
-                raise SetAsideError(f"{self.projection.name} is paused ({now.paused}): resume it first")
-            told: dict[str, Letter | None] = {}
-            for name in sorted(self._standing):
-                if not stream or name == stream:
-                    now = await self._replay(now, name)
-                    told[name] = self._standing.get(name)
-            return told
-
-    async def _replay(self, now: Checkpoint, stream: str) -> Checkpoint:
-        most = self.limits.rows
-        rows = self._log.index.all_rows(stream.encode())
-        while letter := self._standing.get(stream):
-            waiting = [row for row in rows if letter.position <= row.position < now.sizes.get(row.part, 0)]
-            done = await _attempted(self._again(now, stream, waiting[:most], waiting[most:]))
-            if isinstance(done, Exception) and most > 1:
-                most = 1  # whose fault it is shows one by one
-                continue
-            if isinstance(done, Exception):
-                still = self._letter(waiting[0], type(done).__name__)
-                done = await self.sink.apply(self.projection, now, now.sizes, [], {stream: still})
-                if done:
-                    self._standing[stream] = still
-                    return self._own(done) or now
-            now = self._own(done) or await self._start()
-        return now
-
-    async def _again(self, now: Checkpoint, stream: str, some: list[Row], rest: list[Row]) -> Checkpoint | None:
-        """Project what waits in a stream, or a piece of it; then the letter is of what follows."""
-        ahead, writes = self.sink.ahead(self.projection, now), list[W]()
-        for commit in await self._log.commits(some, lenient=True):
-            writes += ahead.add(await self.projection.writes(commit, ahead.read))
-        next_ = rest[0] if rest else None
-        still = (
-            Letter(stream, next_.revision, next_.part, next_.position, next_.commit.hex(), _WAITS) if next_ else None
-        )
-        done = await self.sink.apply(self.projection, now, now.sizes, writes, {stream: still})
-        if done and still:
-            self._standing[stream] = still
-        elif done:
-            self._standing.pop(stream, None)
-        return done
+            return await self._replaying.replay(stream, self.limits.rows)
 
     # Throwing away
 
@@ -295,103 +219,21 @@ class Worker(Generic[W, R]):
             return await self._rebuild()
 
     async def _rebuild(self) -> str:
-        scratch, projection = self.sink.beside(), self.projection
-        await scratch.drop(projection)
-        worker = Worker(self._log, projection, scratch, self.limits, self._slices)
-        for attempt in range(_TRIES):
-            await worker.catch_up()
-            if attempt >= _RACES:  # the live one is as fast: for a moment it must stand still
-                await self._hold()
-            await self._log.refresh()
-            await worker.catch_up()
-            live, new = await self.sink.checkpoint(projection), await scratch.checkpoint(projection)
-            behind = any(new.sizes.get(part, 0) < size for part, size in live.sizes.items())
-            if behind and not self._beyond(live.sizes):  # readers must not be taken back
-                continue
-            if await self.sink.swap(projection, live, new):
-                await self._release()
-                return await self._digest()
-        raise StoreBusyError(f"{projection.name} is being rebuilt by somebody else as well: try again")
+        scratch = self.sink.beside()
+        return await self.rebuilding.rebuild(scratch, self._filling(scratch).catch_up)
 
-    async def _hold(self) -> None:
-        if not (await self.sink.checkpoint(self.projection)).paused:
-            await self.sink.pause(self.projection, HELD)
-
-    async def _release(self) -> None:
-        if (await self.sink.checkpoint(self.projection)).paused == HELD:
-            await self.sink.pause(self.projection, "")
-
-    async def _released(self, now: Checkpoint) -> Checkpoint:
-        """Wait for a rebuild that holds the live side; one that has died meanwhile holds it no longer."""
-        clock = asyncio.get_running_loop().time
-        turn, until = now.turn, clock() + _HOLDS
-        while now.paused == HELD:
-            if clock() >= until:
-                await self._release()
-            await asyncio.sleep(0.02)
-            now = await self.sink.checkpoint(self.projection)
-            turn, until = (turn, until) if now.turn == turn else (now.turn, clock() + _HOLDS)
-        return now
-
-    async def _digest(self) -> str:
-        try:
-            return await self.sink.digest(self.projection)
-        except StoreBusyError:
-            return ""
-
-    async def _clean(self) -> None:
-        """Throw away what a rebuild that came to no end has left: what does not move for a minute."""
-        scratch, clock = self.sink.beside(), asyncio.get_running_loop().time
-        turn = (
-            (await scratch.checkpoint(self.projection)).turn
-            if self.projection.name in await scratch.projections()
-            else 0
-        )
-        if not turn or turn != self._scratch[0]:
-            self._scratch = turn, clock()
-        elif clock() - self._scratch[1] >= ABANDONED:
-            await scratch.drop(self.projection)
+    def _filling(self, sink: Sink[W, R]) -> "Worker[W, R]":
+        """A worker that projects the same into another sink."""
+        return Worker(self._log, self.projection, sink, self.limits, self._slices)
 
     # Looking
 
     async def check(self, reference: Sink[W, R]) -> Check:
         """Compare what stands with what the log gives, projected as far into an empty sink of the same kind."""
-        worker = Worker(self._log, self.projection, reference, self.limits, self._slices)
-        for _ in range(_TRIES):
-            before = await self.sink.checkpoint(self.projection)
-            if self._beyond(before.sizes):
-                await self._log.refresh()
-            if await worker.catch_up(before.sizes) != before.sizes:
-                await reference.drop(self.projection)
-                reached = await worker.catch_up(before.sizes)
-                if reached != before.sizes:
-                    return self._elsewhere(before.sizes, reached)
-            expected, found = await reference.digest(self.projection), await self.sink.digest(self.projection)
-            told = await differences(self.projection, reference, self.sink) if expected != found else []
-            if (await self.sink.checkpoint(self.projection)).turn == before.turn:
-                return Check(expected == found, sum(before.sizes.values()), expected, found, told)
-        raise StoreBusyError(f"{self.projection.name} is written all the time: pause it first, then check it")
-
-    def _elsewhere(self, found: Sizes, reached: Sizes) -> Check:
-        """The checkpoint itself is none that the log can lead to."""
-        parts = [part for part in sorted(found.keys() | reached.keys()) if found.get(part) != reached.get(part)]
-        told = [Difference(("checkpoint", str(part)), reached.get(part), found.get(part)) for part in parts[:SHOWN]]
-        return Check(False, sum(found.values()), "", "", told)
+        return await check(self._log, self.projection, self.sink, reference, self._filling(reference).catch_up)
 
     def _say(self, said: str) -> None:
         """Log what holds the worker up, once, and that it goes on."""
         if said != self._said:
             _log.warning("%s %s", self.projection.name, f"waits: {said}" if said else "goes on")
         self._said = said
-
-
-async def _attempted(work: Awaitable[T]) -> T | Exception:
-    """What it comes to, or why a commit cannot be projected. What is no commit's fault is raised."""
-    try:
-        return await work
-    except EventStoreError as error:
-        if not isinstance(error, _POISON):
-            raise
-        return error
-    except Exception as error:  # a poisoned commit must not stop the projection
-        return error

@@ -2,7 +2,8 @@
 
 from tests.mutants.planting import Mutant
 
-WORKER, B = "projections/worker.py", "projections/backends/"
+WORKER, STANDING, REBUILDING = (f"projections/{name}.py" for name in ("worker", "standing", "rebuilding"))
+B = "projections/backends/"
 CARE, FAST = ("tests/unit/test_worker_care.py",), ("tests/unit/test_worker.py",)
 REDIS = "tests/backends/test_redis.py::"
 TURN = "tests/conformance/test_views.py::test_of_many_who_follow_the_same_checkpoint_one_succeeds"
@@ -58,31 +59,31 @@ PROJECTIONS = (
     Mutant(
         "stream-stands",
         WORKER,
-        "        going = [row for row in rows if row.stream.decode() not in self._standing]\n",
+        "        going = [row for row in rows if row.stream.decode() not in self._standing.letters]\n",
         "        going = list(rows)\n",
         CARE,
     ),
     Mutant(
         "replayed-in-order",
-        WORKER,
+        "projections/replaying.py",
         "waiting = [row for row in rows if letter.position <= row.position < now",
         "waiting = [row for row in reversed(rows) if letter.position <= row.position < now",
         CARE,
     ),
     Mutant(
-        "letters-have-a-limit", WORKER, "        if len(self._standing) >= MOST_LETTERS:\n", "        if False:\n", CARE
+        "letters-have-a-limit", STANDING, "        if len(self.letters) >= MOST_LETTERS:\n", "        if False:\n", CARE
     ),
     Mutant(
         "limit-within-a-batch",
         WORKER,
-        "            self._bound()\n            after = await",
+        "            self._standing.bound()\n            after = await",
         "            after = await",
         CARE,
     ),
     Mutant(
         "swap-covers-what-was-read",
-        WORKER,
-        "            if behind and not self._beyond(live.sizes):  # readers must not be taken back\n",
+        REBUILDING,
+        "            if behind and not beyond(self._log, live.sizes):  # readers must not be taken back\n",
         "            if False:\n",
         CARE,
     ),
@@ -95,7 +96,7 @@ PROJECTIONS = (
     ),
     Mutant(
         "held-by-the-dead",
-        WORKER,
+        REBUILDING,
         "            if clock() >= until:\n                await self._release()\n",
         "            if clock() >= until:\n                return now\n",
         (f"{CARE[0]}::test_who_holds_a_projection_and_dies_holds_it_no_longer",),
@@ -103,7 +104,7 @@ PROJECTIONS = (
     Mutant(
         "shorter-log",
         WORKER,
-        "            if self._beyond(now.sizes):\n                await self.sink.drop(self.projection)\n",
+        "            if beyond(self._log, now.sizes):\n                await self.sink.drop(self.projection)\n",
         "            if False:\n                await self.sink.drop(self.projection)\n",
         FAST,
     ),

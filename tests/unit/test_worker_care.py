@@ -8,14 +8,15 @@ import pytest
 
 from agent_party.cluster.projections import part_worker, projection_of, share_out, status, workers
 from agent_party.eventstore.reading import Commit
-from agent_party.projections import worker as workers_module
+from agent_party.projections import rebuilding, standing
 from agent_party.projections.backends.views_memory import MemoryViews
 from agent_party.projections.catalogue import PROJECTIONS
 from agent_party.projections.errors import NewerProjectionError, SetAsideError
 from agent_party.projections.parts import Part, split
 from agent_party.projections.projection import Add, Put, Read, Write
+from agent_party.projections.rebuilding import HELD
 from agent_party.projections.sink import NO_LETTERS
-from agent_party.projections.worker import HELD, Limits, Worker
+from agent_party.projections.worker import BATCH, Limits, Worker
 from tests.unit.projections_kit import Counting, counted, lived, streams
 from tests.unit.world import Process, World, a_world
 
@@ -86,7 +87,7 @@ async def test_two_who_replay_at_once_count_once(process: Process) -> None:
 async def test_too_many_dead_letters_set_the_projection_aside(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_module, "MOST_LETTERS", 3)
+    monkeypatch.setattr(standing, "MOST_LETTERS", 3)
 
     class Broken(Counting):
         async def writes(self, commit: Commit, read: Read) -> Iterable[Write]:
@@ -141,7 +142,7 @@ async def test_a_batch_ends_at_each_of_its_limits(process: Process) -> None:
         views = Noting()
         await Worker(process.log, Counting(), views, limits).catch_up()
         assert sum(views.taken) == total
-        assert max(views.taken) <= (5 if limits.rows == 5 else workers_module.BATCH)
+        assert max(views.taken) <= (5 if limits.rows == 5 else BATCH)
 
 
 async def test_an_older_programs_projection_is_made_anew_beside_it(process: Process) -> None:
@@ -191,7 +192,7 @@ async def test_a_rebuild_waits_for_what_the_live_one_has_read_meanwhile(process:
 async def test_who_holds_a_projection_and_dies_holds_it_no_longer(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_module, "_HOLDS", 0.05)
+    monkeypatch.setattr(rebuilding, "_HOLDS", 0.05)
     views = MemoryViews()
     worker = Worker(process.log, Counting(), views)
     await views.pause(worker.projection, HELD)
@@ -205,10 +206,10 @@ async def test_what_a_rebuild_left_behind_goes_when_it_does_not_move(
     views = MemoryViews()
     worker = Worker(process.log, Counting(), views)
     await Worker(process.log, Counting(), views.beside()).catch_up()
-    await worker._clean()
+    await worker.rebuilding.clean()
     assert await views.beside().projections() == ["counting"], "it may still be alive"
-    monkeypatch.setattr(workers_module, "ABANDONED", 0.0)
-    await worker._clean()
+    monkeypatch.setattr(rebuilding, "ABANDONED", 0.0)
+    await worker.rebuilding.clean()
     assert await views.beside().projections() == []
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from agent_party import Agent, Task, step
 from agent_party.actors.errors import CompensationError, TaskCancelledError
 from tests.unit.handlers_kit import world
@@ -50,17 +52,23 @@ async def test_a_saga_takes_back_in_reverse_order_what_it_did(world: World) -> N
     assert done == ["oslo", "rome", "-rome", "-oslo"]
 
 
-async def test_a_cancelled_saga_is_taken_back_also_over_a_crash(world: World) -> None:
+@pytest.mark.parametrize("turns", range(20))
+async def test_a_cancelled_saga_is_taken_back_also_over_a_crash(world: World, turns: int) -> None:
+    """Whenever it comes, it repeats at most the one step that was in flight."""
     done: list[str] = []
     agent = sagas(done, fail=False)
     process = await world.process(agent)
     await process.ask("t", "travel")
     await process.opened("t", "go")
     await process.host.cancel("t", "ada", "changed my mind")
+    for _ in range(turns):
+        await asyncio.sleep(0)
     process = await crashed(world, process, agent)
     state = await process.finished("t")
     assert state.status == "cancelled"
-    assert done == ["oslo", "rome", "-rome", "-oslo"]
+    assert list(dict.fromkeys(done)) == ["oslo", "rome", "-rome", "-oslo"]
+    assert done[:3] == ["oslo", "rome", "-rome"]
+    assert done[3:] in (["-oslo"], ["-rome", "-oslo"], ["-oslo", "-oslo"])
     assert state.cancelled is not None
     assert state.cancelled.by == "ada"
 

@@ -38,6 +38,13 @@ class Services(NamedTuple):
         return f"s3://{login}@{bucket}?endpoint={scheme}://{address}"
 
 
+def entering(url: str, login: str) -> str:
+    """The URL with another login, ``name:password``, or with none if that is empty."""
+    scheme, _, rest = url.partition("://")
+    address = rest.rpartition("@")[2]
+    return f"{scheme}://{login}@{address}" if login else f"{scheme}://{address}"
+
+
 def given() -> Services | None:
     """The running servers that were named, if any."""
     named = os.environ.get(GIVEN)

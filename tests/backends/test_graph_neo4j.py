@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,7 +15,7 @@ from agent_party.projections.graph import Edge, Node, Place, Ref
 from agent_party.projections.graph_errors import QueryError, ReadOnlyError
 from agent_party.projections.questions import at
 from tests.graph_kit import RELATIONSHIPS, Life, by_hand, emptied, project
-from tests.services_kit import Services
+from tests.services_kit import Services, entering
 
 LOG = b"l" * 32
 
@@ -26,8 +27,10 @@ def place(number: int = 0) -> Place:
 @contextlib.asynccontextmanager
 async def opened(url: str, log: bytes = LOG) -> AsyncIterator[Neo4jGraph]:
     graph = Neo4jGraph(Connection(url), log)
-    yield graph
-    await graph.close()
+    try:
+        yield graph
+    finally:
+        await graph.close()
 
 
 @pytest.fixture
@@ -65,17 +68,18 @@ async def test_another_partys_graph_is_refused(services: Services, graph: Neo4jG
 @pytest.mark.parametrize(
     ("change", "kind", "said"),
     [
-        (lambda url: url.replace("party-secret", "wrong"), StoreReadOnlyError, "PARTY_GRAPH_PASSWORD"),
+        (lambda url: entering(url, "neo4j:wrong-password"), StoreReadOnlyError, "PARTY_GRAPH_PASSWORD"),
         (lambda url: url.rpartition(":")[0] + ":1", StoreBusyError, "cannot be reached"),
         (lambda url: url + "/elsewhere", StoreError, "no database 'elsewhere'"),
-        (lambda url: "bolt://nobody.invalid:7687", StoreError, "nobody.invalid"),
+        (lambda url: "bolt://neo4j:hidden@nobody.invalid:7687", StoreError, "nobody.invalid"),
     ],
 )
 async def test_what_is_wrong_with_a_url_is_said(services: Services, change: Any, kind: Any, said: str) -> None:
-    async with opened(change(services.neo4j)) as graph:
+    url = change(services.neo4j)
+    async with opened(url) as graph:
         with pytest.raises(kind, match=said) as caught:
             await graph.checkpoint(RELATIONSHIPS)
-    assert "party-secret" not in str(caught.value)
+    assert str(urlsplit(url).password) not in str(caught.value)
 
 
 async def test_an_emptied_database_is_begun_anew(services: Services, graph: Neo4jGraph) -> None:

@@ -29,7 +29,7 @@ START = 1_767_225_600_000_000
 """When virtual time begins: 2026-01-01T00:00:00Z, in microseconds since 1970."""
 REAL_LIMIT = 60.0
 VIRTUAL_LIMIT = 366 * 86_400.0
-HOUSEKEEPING = frozenset({"Supervisor._keep_reconciling", "Log._tail"})
+HOUSEKEEPING = frozenset({"Supervisor._keep_reconciling", "Supervisor._keep_sweeping", "Log._tail"})
 """Background tasks that look again and again for something new. Where nothing is new, they look ever more seldom."""
 _LONGEST_QUIET, _QUIET_LIMIT = 86_400.0, 3 * 86_400.0
 _MICRO = 1_000_000

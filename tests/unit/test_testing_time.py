@@ -255,7 +255,7 @@ def test_a_party_that_waits_for_nobody_hangs_and_says_so() -> None:
 
 
 def test_what_is_taken_for_housekeeping_exists() -> None:
-    found = {Supervisor._keep_reconciling.__qualname__, Log._tail.__qualname__}
+    found = {Supervisor._keep_reconciling.__qualname__, Supervisor._keep_sweeping.__qualname__, Log._tail.__qualname__}
     assert found == clock.HOUSEKEEPING
 
 

@@ -17,7 +17,7 @@ import ray
 from ..actors.activation import load
 from ..actors.agent import Agent
 from ..actors.agent_state import AGENT
-from ..actors.decider import Decider, Reply, stream_of
+from ..actors.decider import Decider, stream_of
 from ..actors.endings import ended, value_of
 from ..actors.errors import (
     DeadlineError,
@@ -33,7 +33,7 @@ from ..eventstore.ambient import readable_id
 from ..eventstore.errors import EventStoreError
 from ..eventstore.verify import Cause
 from .ending import LIMIT, before_threads_end
-from .pickling import teach
+from .pickling import Sent
 from .placement import Placement, Remote
 from .remote_steps import on_ray
 from .settings import Settings
@@ -50,7 +50,6 @@ class HostActor:
 
     def __init__(self, settings: Settings, agents: Sequence[Agent], placement: Placement, index: int) -> None:
         self._settings, self._agents, self._placement, self._index = settings, list(agents), placement, index
-        teach()  # steps go on from here to other processes
         self._loop = asyncio.new_event_loop()
         self._stopped, self._held = False, ""
         self._restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
@@ -137,9 +136,10 @@ class HostActor:
 
     async def send(
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
-    ) -> Reply[Any]:
-        """Have an entity handle a command."""
-        return await self._do(self._host_call(lambda host: host.send(decider, name, command, command_id, deadline)))
+    ) -> Sent:
+        """Have an entity handle a command; gives its `Reply`."""
+        call = self._host_call(lambda host: host.send(decider, name, command, command_id, deadline))
+        return Sent(await self._do(call))
 
     async def recall(self, agent: str, key: str) -> bytes | None:
         """What an agent remembers."""

@@ -13,6 +13,7 @@ from ..actors.errors import DeadlineError, RuntimeUnavailableError
 from ..actors.events import Answered, Received, Requested
 from ..actors.streaming import Piece
 from ..eventstore.verify import Cause
+from .pickling import Sent
 
 CALL = 60.0
 _AGAIN = 0.2
@@ -105,7 +106,7 @@ class Remote:
         self, decider: type[Decider[Any, Any, Any]], name: str, command: Any, command_id: bytes, deadline: float
     ) -> Reply[Any]:
         host = self.placement.host_of(f"{decider.kind}/{name}")
-        arguments = (decider, name, command, command_id, deadline)
+        arguments = (Sent(decider), name, Sent(command), command_id, deadline)
         reply: Reply[Any] = await self.placement.call(host, "send", *arguments, deadline=deadline + _ON_THE_WAY)
         return reply
 

@@ -22,7 +22,7 @@ from ..actors.agent import Agent
 from ..actors.errors import RuntimeUnavailableError
 from ..eventstore.ambient import readable_id
 from .host_actor import HostActor
-from .pickling import teach
+from .pickling import Sent
 from .placement import Placement, Remote
 from .settings import Settings, in_a_job
 
@@ -45,7 +45,6 @@ class RayRuntime(Remote):
 
         ``agents``: those that will join, of which some may share the pooled hosts.
         """
-        teach()
         connected = await asyncio.to_thread(connect, settings)
         nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if len(nodes) > 1 and settings.embedded:
@@ -90,7 +89,7 @@ class RayRuntime(Remote):
                 ray.kill(ray.get_actor(name, namespace=self.placement.namespace))
             self._await_gone(name)
             self._handles[name] = actor.options(name=name, **options).remote(
-                self.settings, agents, self.placement, index
+                self.settings, Sent(agents), self.placement, index
             )
 
     def _await_gone(self, name: str) -> None:

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
 from ..actors.errors import RemoteStepError
+from .pickling import Sent, dumps, loads
 
 CPUS = 1
 
 
 def _call(packed: bytes) -> Any:
-    return cloudpickle.loads(packed)()
+    return Sent(loads(packed)())
 
 
 @functools.cache
@@ -30,7 +30,7 @@ async def on_ray(call: Callable[[], Any]) -> Any:
     A step that nobody waits for any more is cancelled on Ray too.
     """
     try:
-        reference = _remote().remote(cloudpickle.dumps(call))  # type: ignore[no-untyped-call]
+        reference = _remote().remote(dumps(call))
     except Exception as error:
         raise RemoteStepError(f"the call cannot be sent to Ray: {type(error).__name__}: {error}") from error
     try:

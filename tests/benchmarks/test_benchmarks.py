@@ -17,8 +17,10 @@ def test_every_part_runs_and_verifies_its_data(tmp_path: Path, capsys: pytest.Ca
     (line,) = capsys.readouterr().out.splitlines()
     told = json.loads(line)
     assert told == json.loads(results.read_text())
-    assert set(told["verified"]) == set(PARTS)
-    assert all("accepted by the rule" in text for text in told["verified"].values())
+    verified = told["verified"]
+    assert set(verified) == set(PARTS)
+    assert "equal by hash to the same in memory" in verified.pop("views-in-redis")  # it writes no log
+    assert [part for part, text in verified.items() if "accepted by the rule" not in text] == []
     assert {figure["part"] for figure in told["figures"]} == {part.replace("-", " ") for part in PARTS}
     assert all(figure["min"] > 0 for figure in told["figures"])
     assert set(told["machine"]) == {"cores", "architecture", "system", "python", "sqlite", "load_at_start"}

@@ -67,7 +67,10 @@ class TaskHandle(Generic[T]):
         return await load(log, TASK, self.stream, snapshots=snapshots, at=at)
 
     async def result(self, timeout: float | None = None) -> T:
-        """Wait for the result. Raises `TaskFailedError`, `TaskCancelledError`, `DeadlineError` after ``timeout`` s."""
+        """Wait for the result. Raises `TaskFailedError`, `TaskCancelledError`, `DeadlineError` after ``timeout`` s.
+
+        `StoreError` where the log cannot be read: the task is none the worse for it, ask again.
+        """
         log = self._party.stack.log
         await log.refresh()
         if not (await log.state(self.stream)).revision:

@@ -5,6 +5,7 @@ a container or a web identity are set, from there.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ..errors import StoreError
 
 _FORM = "s3://[key:secret@]bucket[/prefix]?endpoint=http://host:port&region=…"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _KNOWN = {"endpoint", "region", "create"}
 _ELSEWHERE = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -78,6 +80,10 @@ def parsed(url: str, environment: Mapping[str, str] = os.environ) -> Address:
     key, colon, secret = (unquote(part) for part in login.partition(":"))
     if parts.scheme != "s3" or not bucket or parts.fragment or (login and not (key and colon and secret)):
         raise StoreError(f"the blobs' URL is not one of a bucket: it must be {_FORM}")
+    if not _BUCKET.fullmatch(bucket):
+        raise StoreError(
+            f"{bucket} cannot name a bucket: it takes 3 to 63 lower-case letters, digits, dots and hyphens"
+        )
     if unknown := set(options) - _KNOWN:
         raise StoreError(f"the blobs' URL has {', '.join(sorted(unknown))}; known are {', '.join(sorted(_KNOWN))}")
     if (create := options.get("create", "yes")) not in ("yes", "no"):

@@ -1,6 +1,7 @@
 """Each service is lost while a party works: it goes on where it can, waits where it must, says so, loses nothing."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from agent_party import Agent, Party, Task, TaskHandle
-from agent_party.cluster.services import Running, start
+from agent_party.cluster.services import Running, attach, start
 from agent_party.cluster.services.processes import gone, tell
 from agent_party.eventstore.audit import verify_log
+from agent_party.eventstore.errors import StoreBusyError
 from tests.eventstore_kit import until
 
 STEPS, TASKS = 12, 3
@@ -80,7 +82,7 @@ def settings(servers: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
     found = dict(servers.settings)
     found["journal"] = found["journal"].rpartition("/")[0] + f"/{tmp_path.name}?partitions=2"
-    found["blobs"] = found["blobs"].replace("@agent-party?", f"@{tmp_path.name.replace('_', '-')[:60]}?")
+    found["blobs"] = found["blobs"].replace("@agent-party?", f"@{tmp_path.name.replace('_', '-').lower()[:60]}?")
     for name, value in found.items():
         monkeypatch.setenv(f"PARTY_{name.upper()}", value)
     effects.clear()
@@ -91,7 +93,7 @@ def settings(servers: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def kill(servers: Running, name: str) -> None:
     """SIGKILL, and wait until it is gone."""
-    for node in servers.place.state.of(name):
+    for node in attach(servers.place.folder).place.state.of(name):
         assert tell(node.pid, node.born, signal.SIGKILL)
         assert gone(node.pid, node.born, 30)
 
@@ -110,8 +112,11 @@ async def asked(party: Party, large: bool) -> list[TaskHandle[int]]:
 
 
 async def results(tasks: list[TaskHandle[int]]) -> list[int]:
+    """Who is told that the log cannot be read just now asks again."""
     async with asyncio.timeout(PATIENCE):
-        return list(await asyncio.gather(*(task.result() for task in tasks)))
+        while True:
+            with contextlib.suppress(StoreBusyError):
+                return list(await asyncio.gather(*(task.result() for task in tasks)))
 
 
 async def shown_in_order(party: Party, tasks: list[TaskHandle[int]], large: bool, again: int) -> None:

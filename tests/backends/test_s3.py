@@ -253,6 +253,8 @@ async def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s
     [
         ("s3://", "not one of a bucket"),
         ("s3://key@bucket", "not one of a bucket"),
+        ("s3://Bucket", "cannot name a bucket"),
+        ("s3://my_bucket", "cannot name a bucket"),
         ("s3://bucket?endpoint=ftp://host", "endpoint="),
         ("s3://bucket?endpoint=http://host/path", "nothing after it"),
         ("s3://bucket?endpont=http://host", "endpont; known are"),

@@ -5,7 +5,7 @@
     3. what is left is copied, and both are compared: every slice's tree, the checkpoint, an export of all of it
 
 Broken off anywhere, it goes on where it was. A target that is not complete is not opened by anyone meanwhile, for it
-holds less than the remembered checkpoint. Why this cannot fork a history: `docs/decisions/0020-moving-a-log.md`.
+holds less than the remembered checkpoint. Why this cannot fork a history: `docs/decisions/0018-moving-a-log.md`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """One process's connections to the brokers of one topic: who leads which lane, and a request with a deadline.
 
 aiokafka's client speaks the protocol. Its producer and consumer are not used: their loops retry for ever behind the
-caller's back, and do not say what a tape must know (see docs/decisions/0011-the-kafka-tape.md).
+caller's back, and do not say what a tape must know (see docs/decisions/0019-the-kafka-tape.md).
 """
 
 import asyncio

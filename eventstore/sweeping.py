@@ -17,7 +17,7 @@ from .log import Log
 from .parts import may_be_list, parsed
 from .puts import PINS, Process, check_owner
 
-NOTE = "sweep"
+NOTE, TURN = "sweep", "sweeping"
 AT_MOST = 100_000
 """Blobs that one sweep sets aside; the next takes the rest."""
 _ROWS = 500
@@ -92,10 +92,61 @@ async def sweep(
     processes are known to be dead. ``one_node``: see `Process.is_dead`.
 
     Raises `WrongLogError` for another log's blobs, `BlobError` where something named cannot be read and may be a list
-    whose parts would then be deleted. Any number of runs may go on at once; a run that breaks off is taken up.
+    whose parts would then be deleted, `StoreBusyError` while another run goes on. A run that breaks off while it moves
+    blobs keeps its turn, for a move may be under way yet: when its process is dead, the next run takes it, or is told
+    to by ``release``.
     """
+    await check_owner(log.blobs, log.identity.log_id)
+    options = older_than, one_node, release, despite_unreadable
+    if dry_run:
+        return (await _planned(log, *options, dry_run=True)).swept
+    await _take_turn(log.blobs, one_node, release)
+    try:
+        plan = await _planned(log, *options, dry_run=False)
+    except BaseException:
+        await log.blobs.remove_note(TURN)
+        raise
+    await _carry_out(log, plan)
+    await log.blobs.remove_note(TURN)
+    return plan.swept
+
+
+class _Plan(NamedTuple):
+    """What a run will do. ``left``: what is aside and stays there."""
+
+    swept: Swept
+    brought_back: list[tuple[bytes, str]]
+    deleted: list[tuple[bytes, str]]
+    left: list[tuple[bytes, str]]
+
+
+async def _take_turn(blobs: Blobs, one_node: bool, release: Collection[str]) -> None:
+    """One run at a time: another one's move that is under way could take away what this one has just brought back."""
+    mine, said = msgspec.json.encode(Process.this()), "another process"
+    for _ in range(2):
+        if await blobs.note(TURN, mine, new=True):
+            return
+        try:
+            other = msgspec.json.decode((await blobs.notes(TURN)).get(TURN, b""), type=Process)
+            dead, said = other.is_dead(one_node=one_node), str(other)
+        except msgspec.MsgspecError:
+            dead = False
+        if not dead and TURN not in release:
+            break
+        await blobs.remove_note(TURN)
+    raise StoreBusyError(f"{said} sweeps these blobs: wait for its end, or if it is known to be dead, --release {TURN}")
+
+
+async def _planned(
+    log: Log,
+    older_than: float,
+    one_node: bool,
+    release: Collection[str],
+    despite_unreadable: bool,
+    *,
+    dry_run: bool,
+) -> _Plan:
     blobs = log.blobs
-    await check_owner(blobs, log.identity.log_id)
     begun = await _begun(blobs)
     pins, released = await _pins(blobs, one_node, release, dry_run)  # after `begun`, or later ones would seem gone
     stored = {one.name: one async for one in blobs.stored()}
@@ -115,15 +166,8 @@ async def sweep(
     deleted = [pair for pair in aside if pair in over and pair[0] not in found.blobs]
     unnamed = [one for one in stored.values() if one.name not in found.blobs and one.age >= older_than]
     fresh = [] if waiting else sorted(unnamed, key=lambda one: -one.age)[:AT_MOST]
-    if not dry_run:
-        for name, run in brought_back:
-            await blobs.bring_back(name, run)
-        for name, run in deleted:
-            await blobs.drop(name, run)
-        if not waiting:
-            left = [pair for pair in aside if pair not in deleted and pair not in brought_back]
-            await _set_aside(log, fresh, left)
-    return Swept(
+    left = [pair for pair in aside if pair not in deleted and pair not in brought_back]
+    swept = Swept(
         named=len(found.blobs),
         stored=len(stored),
         set_aside=fresh,
@@ -132,6 +176,16 @@ async def sweep(
         waiting=waiting,
         released=released,
     )
+    return _Plan(swept, brought_back, deleted, left)
+
+
+async def _carry_out(log: Log, plan: _Plan) -> None:
+    for name, run in plan.brought_back:
+        await log.blobs.bring_back(name, run)
+    for name, run in plan.deleted:
+        await log.blobs.drop(name, run)
+    if not plan.swept.waiting:
+        await _set_aside(log, plan.swept.set_aside, plan.left)
 
 
 async def _set_aside(log: Log, fresh: list[Stored], left: list[tuple[bytes, str]]) -> None:

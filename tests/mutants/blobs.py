@@ -13,7 +13,16 @@ BLOBS = (
     Mutant("sweep-follows-lists", S, "found.blobs.update(part.blob for part in parts.parts)", "pass", SWEEPS),
     Mutant("sweep-leaves-the-young", S, " and one.age >= older_than", "", SWEEPS),
     Mutant("sweep-held-up", S, "if begun and not waiting else set()", "if begun else set()", SWEEPS),
-    Mutant("sweep-dry", S, "    if not dry_run:\n        for name", "    if True:\n        for name", SWEEPS),
-    Mutant("sweep-of-its-own", S, "    await check_owner(blobs, log.identity.log_id)\n    begun", "    begun", SWEEPS),
+    Mutant("sweep-dry", S, "    if dry_run:\n        return", "    if False:\n        return", SWEEPS),
+    Mutant(
+        "sweep-of-its-own",
+        S,
+        "    await check_owner(log.blobs, log.identity.log_id)\n    options",
+        "    options",
+        SWEEPS,
+    ),
+    Mutant(
+        "one-sweep-at-a-time", S, "        if await blobs.note(TURN, mine, new=True):\n", "        if True:\n", SWEEPS
+    ),
     Mutant("doubt-keeps-the-pin", U, "            if not known and in_doubt():", "            if False:", SWEEPS),
 )

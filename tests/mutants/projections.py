@@ -31,8 +31,8 @@ PROJECTIONS = (
     Mutant(
         "redis-fence",
         B + "redis_scripts.py",
-        f"local side, docs, names, live = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n{_HGET}",
-        "local side, docs, names, live = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n",
+        f"local side, docs, names, live, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n{_HGET}",
+        "local side, docs, names, live, source = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]\n",
         (f"{TURN}[redis]",),
     ),
     Mutant(

@@ -1,6 +1,7 @@
 """Sweeping: what the log names stays, what it does not goes, in two runs, and never from under a writer."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from agent_party.eventstore import parts, puts
 from agent_party.eventstore.artifacts import Artifact, fetch_pieces, keep, keep_pieces
 from agent_party.eventstore.backends.blob_memory import MemoryBlobs
 from agent_party.eventstore.codec import Codec, event
-from agent_party.eventstore.errors import BlobError, ConflictError, UnknownOutcomeError, WrongLogError
+from agent_party.eventstore.errors import BlobError, ConflictError, StoreBusyError, UnknownOutcomeError, WrongLogError
 from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Log, Writer
 from agent_party.eventstore.puts import PINS, Process
@@ -313,9 +314,25 @@ async def test_a_run_that_broke_off_is_taken_up(place: Place, monkeypatch: pytes
     with pytest.raises(OSError, match="killed"):
         await swept(log)
     monkeypatch.undo()
-    assert (await swept(log)).deleted == []
+    with pytest.raises(StoreBusyError, match=f"process {os.getpid()} .* --release sweeping"):
+        await swept(log)
+    assert (await sweep(log, older_than=0.0, release=["sweeping"])).deleted == []
     assert sorted((await swept(log)).deleted) == sorted(lost)
     assert place.store.set_apart == {}
+
+
+async def test_one_run_at_a_time(place: Place) -> None:
+    log, _ = await place.log()
+    await orphan(log, b"lost")
+    assert await log.blobs.note("sweeping", b"of another version", new=True)
+    assert (await sweep(log, older_than=0.0, dry_run=True)).set_aside, "looking takes no turn"
+    with pytest.raises(StoreBusyError, match="another process sweeps"):
+        await swept(log)
+    await log.blobs.remove_note("sweeping")
+    dead = msgspec.structs.replace(Process.this(), started="long ago")
+    await log.blobs.note("sweeping", msgspec.json.encode(dead))
+    assert (await swept(log)).set_aside, "a dead process has no turn"
+    assert await log.blobs.notes("sweeping") == {}
 
 
 async def test_another_logs_blobs_are_left_alone(place: Place, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ async def test_planted_bugs_are_caught(tmp_path: Path, bug: str) -> None:
     planted.__package__ = module.__package__
     exec(compile(source.replace(old, new), file, "exec"), planted.__dict__)
     planted.__dict__["LINGER"] = 0.0
-    for seed in range(10 * ROUNDS):
+    for seed in range(50 * ROUNDS):
         more: dict[str, Any] = {"module": planted} if module is sweeping_module else {"pins": planted.Puts}
         try:
             await race(tmp_path / str(seed), seed, **more)

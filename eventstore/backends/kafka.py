@@ -135,9 +135,12 @@ class KafkaTape:
 
     async def _is_there(self) -> bool:
         if self._topic is None and (topic := await self.client.topic()):
-            self._topic, self.lanes = topic, topic.partitions
-            await self.client.learn_topic()
+            await self._know(topic)
         return self._topic is not None
+
+    async def _know(self, topic: Topic) -> None:
+        self._topic, self.lanes = topic, topic.partitions
+        await self.client.learn_topic()
 
     async def _make(self) -> None:
         """See that the topic is there and fit to be written; make it if there is none."""
@@ -145,8 +148,7 @@ class KafkaTape:
             return
         if made := not await self._is_there():
             await kafka_topic.create(self.client)
-            await self.client.until_there()
-            await self._is_there()
+            await self._know(await self.client.until_there())
         assert self._topic
         checked = await kafka_topic.check(self.client, *self._topic)
         kafka_topic.refuse(checked, self.address)

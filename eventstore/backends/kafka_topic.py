@@ -1,5 +1,6 @@
 """The topic of a log: made as it must be, and refused where it would lose or change what was written."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -99,8 +100,12 @@ async def _settings(client: Client) -> dict[str, str]:
     from aiokafka.protocol.admin import DescribeConfigsRequest
 
     name, topic = client.address.topic, 2
-    answer: Any = await client.ask(lambda: DescribeConfigsRequest([(topic, name, None)], False))
-    ((code, message, _, _, entries),) = answer.resources
-    if code:
-        raise StoreError(f"{codes.refused(code, client.address.shown)} {message or ''}".rstrip())
-    return {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+    until = asyncio.get_running_loop().time() + client.deadline
+    while True:
+        answer: Any = await client.ask(lambda: DescribeConfigsRequest([(topic, name, None)], False))
+        ((code, message, _, _, entries),) = answer.resources
+        if code == 0:
+            return {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+        if code not in codes.AGAIN:
+            raise StoreError(f"{codes.refused(code, client.address.shown)} {message or ''}".rstrip())
+        await client.pause(until, code, client.address.shown)  # a new topic is not known to every broker at once

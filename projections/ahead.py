@@ -47,6 +47,9 @@ class DocumentsAhead:
                 self._writes.setdefault(name, []).append(write)
         return added
 
+    def following(self) -> None:
+        """A document that was added to and not read cannot be told before it is written."""
+
 
 def apply_to(documents: Documents, write: Write) -> None:
     """Apply one write to documents in memory."""

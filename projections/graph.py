@@ -269,15 +269,25 @@ def edge_row(kind: str, source: Ref, target: Ref, key: str, fields: Mapping[str,
     )  # fmt: skip
 
 
+_Load = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+
+
 class StatesAhead:
     """What the projection remembers of streams, as the writes of a batch will leave it.
 
-    ``load`` gives what is stored of some streams; None where nothing was projected before.
+    ``load`` gives what is stored of some streams. ``empty``: nothing was projected before, so whatever is stored counts
+    for nothing. ``before``: of the batch before this one, where that may not be stored yet.
     """
 
-    def __init__(self, load: Callable[[Sequence[str]], Awaitable[Mapping[str, str]]] | None) -> None:
-        self._load = load
+    def __init__(self, load: _Load, empty: bool, before: "StatesAhead | None" = None) -> None:
+        self._load, self._first = load, before is None and empty
+        self._empty = before._first if before else empty
         self._states: dict[str, str] = {}
+        self._before = before._states if before else {}
+
+    def following(self) -> "StatesAhead":
+        """All that a batch has read or written is known to the next one; what is older is stored by then."""
+        return StatesAhead(self._load, False, self)
 
     async def expect(self, commits: Sequence[Commit]) -> None:
         """Look up what is remembered of their streams, and of those that they follow from."""
@@ -285,9 +295,11 @@ class StatesAhead:
         await self._look_up({*causes, *(commit.stream for commit in commits if commit.events)})
 
     async def _look_up(self, streams: set[str]) -> None:
-        missing = sorted(streams - self._states.keys())
-        found = await self._load(missing) if self._load and missing else {}
+        wanted = streams - self._states.keys()
+        missing = sorted(wanted - self._before.keys())
+        found = await self._load(missing) if missing and not self._empty else {}
         self._states |= {stream: found.get(stream, "") for stream in missing}
+        self._states |= {stream: self._before[stream] for stream in wanted & self._before.keys()}
 
     async def read(self, stream: str) -> str:
         """What is remembered of a stream."""

@@ -95,6 +95,11 @@ class Ahead(Protocol[W, R_co]):
         """These come next."""
         ...
 
+    def following(self) -> "Ahead[W, R_co] | None":
+        """The same for the batch after this one, while this one may or may not be applied yet, and the one before it
+        is. None where that cannot be told until it is."""
+        ...
+
 
 class Sink(Protocol[W, R_co]):
     """Where a projection's writes lie.

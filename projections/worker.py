@@ -3,6 +3,9 @@
 A commit that cannot be projected is a dead letter, and its stream stands there: what follows in that stream is passed
 over until the letter is replayed, and everything else goes on. So a projection sees each stream's commits in their
 order and without a gap, always; and what replaying comes to is what a rebuild comes to.
+
+While the sink applies a batch the next one is read, decrypted and made, where the sink can say what will stand by then.
+It is applied at the turn of the one before, or not at all.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from .errors import NewerProjectionError
 from .projection import DEAD_LETTERS
 from .rebuilding import Rebuilding
 from .replaying import Replaying
-from .sink import Checkpoint, Letter, Projection, R, Sink, Sizes, W
+from .sink import Ahead, Checkpoint, Letter, Projection, R, Sink, Sizes, W
 from .standing import POISON, Standing, attempted
 
 __all__ = ["BATCH", "DEAD_LETTERS", "Check", "Difference", "Lag", "Limits", "Worker"]
@@ -31,7 +34,9 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=repr)
 
 
 class Limits(NamedTuple):
-    """When a batch is large enough: ``rows`` commits, ``bytes`` of writes, ``seconds`` it took to make."""
+    """When a batch is large enough: ``rows`` commits, ``bytes`` of writes, ``seconds`` it took to make.
+
+    At most two are in memory."""
 
     rows: int = BATCH
     bytes: int = 1 << 20
@@ -43,6 +48,15 @@ class Lag(NamedTuple):
 
     commits: int
     seconds: float
+
+
+class Batch(NamedTuple, Generic[W, R]):
+    """What commits come to. ``rows``: those that it was made for; ``after``: how far it takes a projection."""
+
+    rows: Sequence[Row]
+    after: Sizes
+    writes: list[W]
+    ahead: Ahead[W, R]
 
 
 class Worker(Generic[W, R]):
@@ -73,9 +87,9 @@ class Worker(Generic[W, R]):
         """
         until = dict(self._log.index.sizes()) if until is None else until
         async with self._lock:
-            now = await self._start()
-            while not now.paused and (rows := self._rows(now.sizes, until)):
-                now = await self._project(now, rows)
+            now, made = await self._start(), None
+            while not now.paused and (rows := made.rows if made else self._rows(now.sizes, until)):
+                now, made = await self._project(now, rows, made, until)
                 await asyncio.sleep(0)
             return now.sizes
 
@@ -141,21 +155,27 @@ class Worker(Generic[W, R]):
 
     # Batches
 
-    async def _project(self, now: Checkpoint, rows: Sequence[Row]) -> Checkpoint:
-        """Apply what these records change, all at once; one by one where something is wrong with one of them."""
-        done = await attempted(self._batch(now, rows))
+    async def _project(
+        self, now: Checkpoint, rows: Sequence[Row], made: Batch[W, R] | None, until: Sizes | None
+    ) -> tuple[Checkpoint, Batch[W, R] | None]:
+        """Apply what these records change, all at once; one by one where something is wrong with one of them.
+
+        With it, the batch that was made meanwhile, if there is one.
+        """
+        done = await attempted(self._batch(now, rows, made, until))
         if not isinstance(done, Exception):
-            return self._standing.own(done) or await self._start()
+            after = self._standing.own(done[0])
+            return (after, done[1]) if after else (await self._start(), None)
         for row in rows:
             self._standing.bound()
             after = await self._project_one(now, row)
             if after is None:  # another worker was faster
-                return await self._start()
+                return await self._start(), None
             now = after
-        return now
+        return now, None
 
     async def _project_one(self, now: Checkpoint, row: Row) -> Checkpoint | None:
-        done = await attempted(self._batch(now, [row]))
+        done = await attempted(self._alone(now, row))
         if not isinstance(done, Exception):
             return self._standing.own(done)
         letter = self._standing.letter(row, type(done).__name__)
@@ -165,19 +185,46 @@ class Worker(Generic[W, R]):
             self._standing.letters[letter.stream] = letter
         return self._standing.own(applied)
 
-    async def _batch(self, now: Checkpoint, rows: Sequence[Row]) -> Checkpoint | None:
-        """Apply as many of these records as make a batch; None if another worker was faster."""
+    async def _alone(self, now: Checkpoint, row: Row) -> Checkpoint | None:
+        batch = await self._make(now.sizes, [row], self.sink.ahead(self.projection, now))
+        return await self.sink.apply(self.projection, now, batch.after, batch.writes)
+
+    async def _batch(
+        self, now: Checkpoint, rows: Sequence[Row], made: Batch[W, R] | None, until: Sizes | None
+    ) -> tuple[Checkpoint | None, Batch[W, R] | None]:
+        """Apply a batch, and make the one that follows meanwhile; None if another worker was faster."""
+        batch = made or await self._make(now.sizes, rows, self.sink.ahead(self.projection, now))
+        ahead = batch.ahead.following()
+        rows = self._rows(batch.after, until) if ahead else []
+        if not ahead or not rows:
+            return await self.sink.apply(self.projection, now, batch.after, batch.writes), None
+        making = asyncio.create_task(self._meanwhile(batch.after, rows, ahead))
+        try:
+            applied = await self.sink.apply(self.projection, now, batch.after, batch.writes)
+            return applied, await making
+        finally:
+            making.cancel()
+            await asyncio.wait([making])
+
+    async def _meanwhile(self, before: Sizes, rows: Sequence[Row], ahead: Ahead[W, R]) -> Batch[W, R] | None:
+        try:
+            return await self._make(before, rows, ahead)
+        except Exception:  # it shows again when this is made at its own turn
+            return None
+
+    async def _make(self, before: Sizes, rows: Sequence[Row], ahead: Ahead[W, R]) -> Batch[W, R]:
+        """What as many of these records change as make a batch."""
         going = [row for row in rows if row.stream.decode() not in self._standing.letters]
-        writes, taken = await self._make(now, going)
+        writes, taken = await self._written(going, ahead)
         last = rows[-1] if taken == len(going) else going[taken - 1]
-        after = dict(now.sizes)
+        after = dict(before)
         for row in rows[: rows.index(last) + 1]:
             after[row.part] = row.position + 1
-        return await self.sink.apply(self.projection, now, after, writes)
+        return Batch(rows, after, writes, ahead)
 
-    async def _make(self, now: Checkpoint, rows: Sequence[Row]) -> tuple[list[W], int]:
+    async def _written(self, rows: Sequence[Row], ahead: Ahead[W, R]) -> tuple[list[W], int]:
         """What records change, until that is a batch; and of how many of them."""
-        ahead, writes, taken = self.sink.ahead(self.projection, now), list[W](), 0
+        writes, taken = list[W](), 0
         clock = asyncio.get_running_loop().time
         size, until = 0, clock() + self.limits.seconds
         for first in range(0, len(rows), BATCH):

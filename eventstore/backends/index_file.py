@@ -8,7 +8,9 @@ after, another process replaced both would mix two files up.
 import contextlib
 import fcntl
 import hashlib
+import heapq
 import hmac
+import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -54,6 +56,8 @@ _ROW = (int, int, int, int, bytes, int, bytes)
 _PART = tuple[dict[bytes, bytes], int, bytes, int, list[bytes]]
 _LAYOUT = b"2"
 """Another layout of what is sealed has another seal, so that a file of it counts as damaged and is made anew."""
+_PIECE = 16
+"""How many of a slice's records are read at least, so that many slices of few are not read one by one."""
 _OF_THE_STORE = (StoreBusyError, StoreFullError, StoreReadOnlyError)
 
 
@@ -195,17 +199,22 @@ class IndexFile:
         return self._rows("SELECT * FROM record WHERE stream = ? ORDER BY position", (stream,))
 
     def after(self, had: Mapping[int, int], have: Mapping[int, int], limit: int) -> list[Row]:
-        """Accepted records beyond ``had``, each slice's in order, and in tape order within each lane."""
-        found: list[Row] = []
-        for part, size in have.items():
-            if (first := had.get(part, 0)) < size:
-                query = "SELECT * FROM record WHERE part = ? AND position >= ? ORDER BY position LIMIT ?"
-                wanted = min(limit, size - first)
-                rows = self._rows(query, (part, first, wanted))
-                if [row.position for row in rows] != list(range(first, first + wanted)):
-                    raise IndexDamaged(f"{self.path}: records of slice {part} are missing")
-                found += _of_one_lane(rows)
-        return sorted(found, key=lambda row: (row.lane, row.place))[:limit]
+        """Accepted records beyond ``had``: each slice's in order and, but for slices that moved, in tape order within a
+        lane."""
+        behind = [(part, had.get(part, 0), size) for part, size in have.items() if had.get(part, 0) < size]
+        piece = max(1, min(limit, _PIECE + 2 * limit // max(1, len(behind))))
+        slices = [self._of_slice(part, first, size, piece) for part, first, size in behind]
+        return list(itertools.islice(heapq.merge(*slices, key=lambda row: (row.lane, row.place)), limit))
+
+    def _of_slice(self, part: int, first: int, size: int, piece: int) -> Iterator[Row]:
+        """A slice's records from one on, read so many at a time: who merges many slices needs few of most."""
+        query = "SELECT * FROM record WHERE part = ? AND position >= ? ORDER BY position LIMIT ?"
+        for start in range(first, size, piece):
+            wanted = range(start, min(start + piece, size))
+            rows = self._rows(query, (part, start, len(wanted)))
+            if [row.position for row in rows] != list(wanted):
+                raise IndexDamaged(f"{self.path}: records of slice {part} are missing")
+            yield from rows
 
     def streams(self, prefix: bytes, after: bytes, limit: int) -> list[bytes]:
         """Stream names with a prefix, sorted."""
@@ -285,9 +294,3 @@ def _turn(path: Path) -> Iterator[None]:
     with Path(f"{path}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _of_one_lane(rows: list[Row]) -> list[Row]:
-    """The first of a slice's rows, as long as they lie in one lane: places compare within a lane only."""
-    moved = next((number for number, row in enumerate(rows) if row.lane != rows[0].lane), len(rows))
-    return rows[:moved]

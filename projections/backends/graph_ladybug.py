@@ -122,7 +122,7 @@ class LadybugGraph:
             rows = await self._read(projection.name, lambda connection: rows_of(connection, text, given))
             return {stream: state for stream, state in rows or ()}  # noqa: C416
 
-        return StatesAhead(load if before.sizes else None)
+        return StatesAhead(load, empty=not before.sizes)
 
     async def letters(self, projection: Named) -> dict[str, Letter]:
         text = "MATCH (l:PartyLetter) RETURN l.stream, l.letter"

@@ -78,7 +78,7 @@ class MemoryGraph:
             nodes = self._sides[projection.name].nodes if projection.name in self._sides else {}
             return {stream: nodes[FOLD, stream]["state"] for stream in streams if (FOLD, stream) in nodes}  # type: ignore[index]
 
-        return StatesAhead(load if before.sizes else None)
+        return StatesAhead(load, empty=not before.sizes)
 
     async def letters(self, projection: Named) -> dict[str, Letter]:
         return dict(self._sides.get(projection.name, _Side()).letters)

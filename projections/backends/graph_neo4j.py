@@ -87,7 +87,7 @@ class Neo4jGraph:
         async def load(streams: Sequence[str]) -> Mapping[str, str]:
             return await self._states(projection.name, streams)
 
-        return StatesAhead(load if before.sizes else None)
+        return StatesAhead(load, empty=not before.sizes)
 
     async def _states(self, name: str, streams: Sequence[str]) -> dict[str, str]:
         text = f"UNWIND $ids AS one MATCH {self.cypher.node('n', FOLD, 'one')} RETURN n.id, n.state"

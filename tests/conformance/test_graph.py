@@ -122,6 +122,9 @@ async def test_what_is_remembered_of_streams_is_read_ahead(graph: Graph) -> None
     ahead.add([Node(FOLD, "task/a", fields={"state": "2"}), Node(FOLD, "task/b", fields={"state": "3"})])
     assert (await ahead.read("task/a"), await ahead.read("task/b")) == ("2", "3")
     assert await graph.ahead(RELATIONSHIPS, Checkpoint()).read("task/a") == ""
+    following = ahead.following()  # whether this batch is applied or not
+    assert following is not None
+    assert (await following.read("task/a"), await following.read("task/b")) == ("2", "3")
     await apply(graph, Node(FOLD, "task/a", fields={"state": "2"}))
     assert await graph.ahead(RELATIONSHIPS, await graph.checkpoint(RELATIONSHIPS)).read("task/a") == "2"
 

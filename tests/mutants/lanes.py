@@ -29,8 +29,8 @@ LANES = (
     Mutant(
         "one-lane-at-a-time",
         "eventstore/backends/index_file.py",
-        "                found += _of_one_lane(rows)\n",
-        "                found += rows\n",
+        "itertools.islice(heapq.merge(*slices, key=lambda row: (row.lane, row.place)), limit)",
+        "sorted(itertools.chain(*slices), key=lambda row: (row.lane, row.place))[:limit]",
         _TESTS,
     ),
     Mutant(

@@ -4,6 +4,7 @@ from tests.mutants.planting import Mutant
 
 WORKER, STANDING, REBUILDING = (f"projections/{name}.py" for name in ("worker", "standing", "rebuilding"))
 B = "projections/backends/"
+AHEAD = ("tests/unit/test_worker_ahead.py",)
 CARE, FAST = ("tests/unit/test_worker_care.py",), ("tests/unit/test_worker.py",)
 REDIS = "tests/backends/test_redis.py::"
 TURN = "tests/conformance/test_views.py::test_of_many_who_follow_the_same_checkpoint_one_succeeds"
@@ -55,6 +56,20 @@ PROJECTIONS = (
         "if not (kind(docs, 'hash') and kind(names, 'zset') and kind(live, 'hash')) then\n",
         "if false then\n",
         (f"{REDIS}test_what_cannot_be_applied_whole_leaves_everything_as_it_was",),
+    ),
+    Mutant(
+        "the-batch-before-is-known",
+        "projections/graph.py",
+        "        self._before = before._states if before else {}\n",
+        "        self._before: dict[str, str] = {}\n",
+        AHEAD,
+    ),
+    Mutant(
+        "made-after-what-was-not-applied",
+        WORKER,
+        "            return (after, done[1]) if after else (await self._start(), None)\n",
+        "            return after or await self._start(), done[1]\n",
+        AHEAD,
     ),
     Mutant(
         "stream-stands",

@@ -12,6 +12,7 @@ from ..eventstore.codec import event
 from .agent_events import Branched, Joined, Left, Moved, Registered, Remembered
 from .budgets import Accounted, Budget, Raised, Spent
 from .people import RoleGranted, RoleWithdrawn
+from .shelf import ArtifactPut
 
 WaitKind = Literal["step", "approval", "child", "sleep", "value", "signal", "update"]
 DURABLE: frozenset[WaitKind] = frozenset({"approval", "child", "sleep", "signal", "update"})
@@ -246,8 +247,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 @event("task.received")
 class Received(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody sent the task a message. ``id``: 16 bytes; the same message is received once. ``source``: the commit
-    of another task that sent it."""
+    """A message for the task. ``id``: 16 bytes, received once; ``source``: the commit of another task that sent it."""
 
     kind: Literal["signal", "update"]
     name: str
@@ -396,4 +396,5 @@ CORE: tuple[type, ...] = (
     TeamCut,
     RoleGranted,
     RoleWithdrawn,
+    ArtifactPut,
 )

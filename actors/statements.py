@@ -23,7 +23,7 @@ else:
     F = TypeVar("F")
 
 _TAG = b"agent-party statement\0"
-Decision = Literal["approve", "reject", "delegate", "cancel", "pause", "resume", "drain", "retire"]
+Decision = Literal["approve", "reject", "delegate", "cancel", "pause", "resume", "drain", "retire", "put"]
 
 
 class Statement(msgspec.Struct, frozen=True):

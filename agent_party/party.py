@@ -24,6 +24,7 @@ from .actors.versions import newest_first
 from .actors.watch import Watch
 from .agents import AgentHandle
 from .apps import find_app
+from .artifacts import ArtifactsHandle
 from .cluster.ending import drains_on_sigterm
 from .cluster.ray_environment import prepare
 from .cluster.settings import Settings, chosen_runtime, load
@@ -213,6 +214,11 @@ class Party:
     def people(self) -> PeopleHandle:
         """Who has which role."""
         return PeopleHandle(self)
+
+    @property
+    def artifacts(self) -> ArtifactsHandle:
+        """Documents and files beside the log: what people put, and what tasks have kept."""
+        return ArtifactsHandle(self)
 
     @functools.cached_property
     def graph(self) -> PartyGraph:

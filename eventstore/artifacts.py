@@ -59,6 +59,16 @@ async def keep_pieces(log: Log, stream: str, name: str, source: AsyncIterable[by
     return Artifact(name, sha256(packed), made.size, stream, key.id, b"", len(made.parts))
 
 
+async def name_of(log: Log, stream: str, source: AsyncIterable[bytes]) -> bytes:
+    """The name that `keep_pieces` would give to this content, which is put nowhere."""
+
+    async def nowhere(sealed: bytes) -> None:
+        """It was to be sealed only."""
+
+    sealer = Sealer(log.identity.log_id, stream, log.keys.of_subject(stream))
+    return sha256((await put_parts(sealer, source, nowhere)).packed())
+
+
 class Keys(Protocol):
     """Who has data keys."""
 

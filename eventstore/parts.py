@@ -30,6 +30,8 @@ PART = 4 * 1024 * 1024
 """Bytes of plaintext in each part but the last."""
 MAX_PARTS = 262_144
 """Parts of one artifact: 1 TiB."""
+LARGEST = MAX_PARTS * PART
+"""Bytes of plaintext in the largest artifact."""
 AT_ONCE = 4
 """Parts that are sealed, sent or fetched at once; memory holds a few times that many."""
 _SALT = b"agent-party part salt\0"

@@ -29,6 +29,7 @@ RELATIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "has-capability": (("agent", "capability"),),
     "member-of": (("agent", "team"), ("task", "team"), ("person", "role")),
     "produced": (("task", "artifact"),),
+    "put": (("person", "artifact"),),
     "runs": (("agent", "task"),),
     "used": (("task", "artifact"),),
     "worked-with": (("agent", "agent"),),

@@ -127,14 +127,16 @@ async def diff(graph: Graph, before: Moment, after: Moment, limit: int = LIMIT) 
 
 
 async def why(graph: Graph, ref: Ref) -> Why:
-    """The chain of events from an artifact or a task back to the person who asked for it."""
+    """The chain of events from an artifact or a task back to the person who asked for it, or put it."""
     chain: list[EdgeRow] = []
     approvals: list[EdgeRow] = []
     until = _FAR
     task: Ref | None = ref
     if ref.kind == "artifact":
-        made = await graph.edges([ref], "in", ("produced",))
+        made = await graph.edges([ref], "in", ("produced", "put"))
         chain += made[:1]
+        if made and made[0].kind == "put":
+            return Why(chain, approvals, True)
         task, until = (made[0].source, made[0].made.revision) if made else (None, 0)
     elif ref.kind != "task":
         raise GraphError(f"{ref} was not asked for by anybody: ask why of an artifact or a task")

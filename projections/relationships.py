@@ -17,6 +17,7 @@ _OWN_STEPS = ("start ", "artifact ", "memory.", "tool ")
 """How the names of steps begin that are no calls of a tool: delegating, keeping, remembering, looking up."""
 _MODEL = "model "
 _ARTIFACT = frozenset({"name", "blob", "size", "stream", "key_id", "salt"})
+_IN_PARTS = _ARTIFACT | {"parts"}
 _ENDED = {"task.completed": "completed", "task.failed": "failed", "task.cancelled": "cancelled"}
 _DEEP = 64
 
@@ -60,7 +61,7 @@ class Relationships:
     """Nodes and edges: see `graph.KINDS` and `graph.RELATIONS`."""
 
     name = "relationships"
-    version = 1
+    version = 2
 
     async def writes(self, commit: Commit, read: Read) -> Iterable[GraphWrite]:
         kind, _, key = commit.stream.partition("/")
@@ -70,6 +71,8 @@ class Relationships:
             return await _OfTask(key, commit, _decoded(await read(commit.stream), _Task)).writes(read)
         if kind == "agent":
             return _of_agent(key, commit, _decoded(await read(commit.stream), _Agent))
+        if kind == "artifact":
+            return _of_artifact(commit)
         if commit.stream == "people/roles":
             return _of_people(commit, _decoded(await read(commit.stream), _People))
         return []
@@ -152,7 +155,7 @@ class _OfTask:
         state.agent, state.run = event.agent, str(self.commit.revision)
         self._edge("runs", Ref("agent", event.agent), self.ref, state.run, version=event.version)
         if state.team:
-            self._edge("member-of", Ref("agent", event.agent), Ref("team", state.team))
+            self._edge("member-of", Ref("agent", event.agent), Ref("team", state.team), self.task)
 
     async def _began(self, agent: str, read: Read) -> None:
         """Who works with whom: by the first agents of a task and of its parent."""
@@ -260,6 +263,18 @@ def _of_agent(agent: str, commit: Commit, state: _Agent) -> list[GraphWrite]:
     return [*found, _fold(commit.stream, state)]
 
 
+def _of_artifact(commit: Commit) -> list[GraphWrite]:
+    """Of a stream with one commit, so that its own time is the latest."""
+    found: list[GraphWrite] = []
+    for event in commit.events:
+        if not isinstance(event, Opaque) and isinstance(said := _unpacked(event.statement), dict):
+            place = _place(commit, type(event).__event__.name.decode(), commit.time)
+            for blob, size, _ in _artifacts_in(said.get("shown", b"")):
+                found.append(Node("artifact", blob, fields={"size": size}))
+                found.append(Edge("put", Ref("person", str(said.get("person"))), Ref("artifact", blob), "", place))
+    return found
+
+
 def _of_people(commit: Commit, state: _People) -> list[GraphWrite]:
     found: list[GraphWrite] = []
     state.time = max(state.time, commit.time)
@@ -310,7 +325,7 @@ def _artifacts_in(packed: bytes) -> Iterator[tuple[str, int, str]]:
 
 def _walked(value: Any, depth: int) -> Iterator[tuple[str, int, str]]:
     if isinstance(value, dict):
-        if value.keys() == _ARTIFACT and isinstance(value["blob"], bytes) and len(value["blob"]) == 32:
+        if value.keys() in (_ARTIFACT, _IN_PARTS) and isinstance(value["blob"], bytes) and len(value["blob"]) == 32:
             yield value["blob"].hex(), int(value["size"]), str(value["stream"])
             return
         inner: Iterable[Any] = value.values()

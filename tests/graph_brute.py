@@ -20,6 +20,7 @@ from agent_party.actors.events import (
     Started,
 )
 from agent_party.actors.people import RoleGranted, RoleWithdrawn
+from agent_party.actors.shelf import ArtifactPut
 from agent_party.eventstore.reading import Commit
 from agent_party.projections.graph import Ref
 from agent_party.projections.moments import Moment
@@ -105,6 +106,8 @@ class Fold:
                 self.make(commit, "member-of", Ref("person", event.person), Ref("role", event.role))
             case RoleWithdrawn():
                 self.end(commit, "member-of", one=Ref("person", event.person), other=Ref("role", event.role))
+            case ArtifactPut():
+                self.make(commit, "put", Ref("person", event.person), Ref("artifact", event.artifact.blob.hex()))
             case _ if kind == "task":
                 self.task(commit, event, me)
 
@@ -117,7 +120,7 @@ class Fold:
                     self.end(commit, "runs", other=me)
                     self.make(commit, "runs", Ref("agent", event.agent), me)
                     for fact in [fact for fact in self.facts if fact[0] == "member-of" and fact[1] == me]:
-                        self.make(commit, "member-of", Ref("agent", event.agent), fact[2])
+                        self.make(commit, "member-of", Ref("agent", event.agent), fact[2], me.id)
                 self.first.setdefault(me.id, (event.agent, commit))
             case Advanced():
                 self.advanced(commit, event, me)
@@ -202,6 +205,8 @@ def why(commits: Sequence[Commit], artifact: Ref) -> list[tuple[str, str, int]]:
     """Kind, stream and revision of each event from an artifact back to who asked."""
     whole, found = Fold(commits), list[tuple[str, str, int]]()
     made = {fact: pair[0] for fact, pair in whole.all.items()}
+    if put := [commit for fact, commit in made.items() if fact[0] == "put" and fact[2] == artifact and commit]:
+        return [("put", put[0].stream, put[0].revision)]
     produced = [(fact, commit) for fact, commit in made.items() if fact[0] == "produced" and fact[2] == artifact]
     if not produced:
         return []

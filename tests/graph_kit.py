@@ -27,6 +27,7 @@ from agent_party.actors.events import (
     Started,
 )
 from agent_party.actors.people import RoleGranted, RoleWithdrawn
+from agent_party.actors.shelf import ArtifactPut
 from agent_party.eventstore.artifacts import Artifact
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import Cause
@@ -70,10 +71,11 @@ class History:
         self.commits.append(commit)
         return commit
 
-    def artifact(self, task: str, name: str) -> Artifact:
-        """One that a task has made."""
-        blob = hashlib.sha256(f"{task} {name}".encode()).digest()
-        return Artifact(name, blob, len(name), f"task/{task}", bytes(16), bytes(32))
+    def artifact(self, stream: str, name: str) -> Artifact:
+        """One that is of a stream; every other one lies in parts."""
+        blob = hashlib.sha256(f"{stream} {name}".encode()).digest()
+        salt, parts = (b"", 3) if blob[0] % 2 else (bytes(32), 0)
+        return Artifact(name, blob, len(name), stream, bytes(16), salt, parts)
 
     def shuffled(self, chance: random.Random) -> list[Commit]:
         """The same commits as somebody may read them: each slice in its order, and the slices anyhow."""
@@ -92,11 +94,12 @@ class Life(History):
         super().__init__(seed, skew)
         self.tasks: dict[str, dict[str, Any]] = {}
         self.made: list[Artifact] = []
+        self.shelf: list[Artifact] = []
         self.people, self.agents = ["ada", "bob"], ["writer", "editor", "checker"]
         for agent in self.agents:
             self.add(f"agent/{agent}", Registered("1", {"text.write": {}, f"{agent}.own": {}}))
         for _ in range(steps):
-            self.random.choice([self.ask, self.start, *[self.work] * 6, self.end, self.elsewhere])()
+            self.random.choice([self.ask, self.start, *[self.work] * 6, self.end, self.elsewhere, self.put])()
 
     def _some(self, *, begun: bool = True) -> str | None:
         fit = [task for task, one in self.tasks.items() if not one["over"] and (one["agent"] is not None) == begun]
@@ -112,9 +115,17 @@ class Life(History):
         self.add(f"task/{task}", Requested(capability, msgspec.msgpack.encode(given), **more), cause=cause)
         self.tasks[task] = {"agent": None, "over": False, "waits": 0, "knows": [*given.get("file", [])], "open": {}}
 
+    def put(self) -> None:
+        artifact = self.artifact(f"artifact/a{len(self.shelf)}", "page")
+        said = {"person": self.random.choice(self.people), "shown": msgspec.msgpack.encode(artifact)}
+        self.add(artifact.stream, ArtifactPut(msgspec.msgpack.encode(said), bytes(64)))
+        self.shelf.append(artifact)
+        self.made.append(artifact)
+
     def ask(self) -> None:
         team = f"team{self.random.randint(1, 2)}" if self.random.random() < 0.2 else ""
-        self._request(f"t{len(self.tasks)}", {}, by=self.random.choice(self.people), team=team)
+        given = {"file": [self.random.choice(self.shelf)]} if self.shelf and self.random.random() < 0.5 else {}
+        self._request(f"t{len(self.tasks)}", given, by=self.random.choice(self.people), team=team)
 
     def start(self) -> None:
         task = self._some(begun=False) or (self._some() if self.random.random() < 0.3 else None)
@@ -139,7 +150,7 @@ class Life(History):
         self.add(f"task/{task}", Advanced(settled=[settled if name.startswith("memory") else Settled(wait)]))
 
     def _keep(self, task: str, one: dict[str, Any]) -> None:
-        artifact = self.artifact(task, str(one["waits"]))
+        artifact = self.artifact(f"task/{task}", str(one["waits"]))
         self.add(f"task/{task}", Advanced(opened=[Opened(one["waits"], "step", "artifact x")]))
         value = msgspec.msgpack.encode(artifact)
         self.add(f"task/{task}", Advanced(settled=[Settled(one["waits"], value, attachments=[artifact.blob])]))

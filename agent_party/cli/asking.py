@@ -29,6 +29,7 @@ async def ask(
     capability: Annotated[str, typer.Argument(metavar="CAPABILITY", autocompletion=complete.capabilities)],
     given: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...")] = None,
     given_json: Annotated[str, typer.Option("--input", help="The input as a JSON object; - reads it")] = "",
+    artifact: Annotated[list[str] | None, typer.Option(help="KEY=ID of what `party artifact put` put there")] = None,
     request_id: Annotated[str, typer.Option(help="The same id is the same task, ever")] = "",
     within: Annotated[float, typer.Option(help="Seconds the task may take", min=0)] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result")] = True,
@@ -49,6 +50,7 @@ async def ask(
         typed = {name: value for name, value in merged.items() if not isinstance(value, _Text)}
         texts = {name: value for name, value in merged.items() if isinstance(value, _Text)}
         typed |= await _typed(party, capability, texts)
+        typed |= {key: (await party.artifacts.find(one)).artifact for key, one in map(_pair, artifact or [])}
         task = await party.using(request_id=request_id, within=within).ask(capability, **typed)
         if wait and party.agents:
             return await finished(session, task, timeout, ask=asking, **watching)

@@ -197,6 +197,7 @@ _SAYS = {
     "has-capability": "{0} has {1}",
     "member-of": "{0} belongs to {1}",
     "produced": "{0} produced {1}",
+    "put": "{0} put {1}",
     "runs": "{0} runs {1}",
     "used": "{0} used {1}",
     "worked-with": "{0} worked with {1}",

@@ -55,7 +55,7 @@ class Large(History):
             asked = Requested("facts.find", given, by=person, parent=Parent(root, number))
             self.add(f"task/{child}", asked, cause=opening)
             self._start(child)
-            made = self.artifact(child, "facts")
+            made = self.artifact(f"task/{child}", "facts")
             tool = f"tool{self.random.randrange(TOOLS)}"
             opened = [Opened(0, "step", tool), Opened(1, "step", "artifact facts")]
             kept = Settled(1, msgspec.msgpack.encode(made), attachments=[made.blob])

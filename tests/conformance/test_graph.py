@@ -72,7 +72,7 @@ async def test_a_checkpoint_moves_with_its_writes(graph: Graph) -> None:
     one = await graph.apply(RELATIONSHIPS, nothing, {0: 3, 5: 1}, [Node("agent", "a", place())])
     assert one is not None
     assert one == await graph.checkpoint(RELATIONSHIPS)
-    assert (one.sizes, one.version) == ({0: 3, 5: 1}, 1)
+    assert (one.sizes, one.version) == ({0: 3, 5: 1}, RELATIONSHIPS.version)
     assert await graph.apply(RELATIONSHIPS, nothing, {0: 9}, [Node("agent", "b", place())]) is None
     assert await graph.apply(RELATIONSHIPS, one._replace(turn=one.turn + 1), {0: 9}, []) is None
     assert [row.ref.id for row in (await at(graph)).nodes] == ["a"]

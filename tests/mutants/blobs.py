@@ -3,6 +3,7 @@
 from tests.mutants.planting import Mutant
 
 P, A, S, U = "eventstore/parts.py", "eventstore/artifacts.py", "eventstore/sweeping.py", "eventstore/puts.py"
+H, PUT = "agent_party/artifacts.py", ("tests/unit/test_artifacts.py",)
 PARTS, SWEEPS = ("tests/unit/test_parts.py",), ("tests/unit/test_sweeping.py",)
 
 BLOBS = (
@@ -10,6 +11,16 @@ BLOBS = (
     Mutant("parts-in-place", P, "stream.encode(), number, int(last)", "stream.encode(), 0, int(last)", PARTS),
     Mutant("parts-size-recorded", A, " or found.size != artifact.size", "", PARTS),
     Mutant("parts-bounded", P, "if len(running) == AT_ONCE:", "if len(running) == 1_000:", PARTS),
+    Mutant("put-unchanged", H, "    if left or (ended", "    if False and (ended", PUT),
+    Mutant("put-signature-told", H, "            trouble = str(error)", "            pass", PUT),
+    Mutant("put-leads-to-the-person", "projections/questions.py", '("produced", "put")', '("produced",)', PUT),
+    Mutant(
+        "graph-sees-parts",
+        "projections/relationships.py",
+        "value.keys() in (_ARTIFACT, _IN_PARTS)",
+        "value.keys() == _ARTIFACT",
+        ("tests/unit/test_graph.py",),
+    ),
     Mutant("sweep-follows-lists", S, "found.blobs.update(part.blob for part in parts.parts)", "pass", SWEEPS),
     Mutant("sweep-leaves-the-young", S, " and one.age >= older_than", "", SWEEPS),
     Mutant("sweep-held-up", S, "if begun and not waiting else set()", "if begun else set()", SWEEPS),

@@ -1,4 +1,4 @@
-"""`party artifact`: what tasks have kept, into files."""
+"""`party artifact`: what people put and tasks have kept, into files."""
 
 import asyncio
 from pathlib import Path
@@ -73,3 +73,44 @@ def test_half_of_it_is_never_there(kept: tuple[Cli, str]) -> None:
     (cli.folder / ".party" / "blobs" / last[:2] / last[2:]).unlink()
     assert last in cli.json("artifact", "get", task, "weights", "-o", "out", code=4)["message"]
     assert [path.name for path in cli.folder.iterdir() if "out" in path.name] == []
+
+
+def test_put_and_get(cli: Cli) -> None:
+    Path("report.txt").write_text("words")
+    made = cli.json("artifact", "put", "report.txt", "--person", "ada")
+    assert (made["name"], made["size"], made["person"], made["trouble"]) == ("report.txt", 5, "ada", "")
+    assert [row["id"] for row in cli.json("artifact", "list")] == [made["id"]]
+    assert f"{made['id']}  report.txt  5 bytes  by ada" in cli.text("artifact", "list", "--limit", "1")
+    told = cli.json("artifact", "get", made["id"], "-o", "back.txt")
+    assert told == {"id": made["id"], "name": "report.txt", "size": 5, "file": "back.txt"}
+    assert Path("back.txt").read_text() == "words"
+    why = cli.json("graph", "why", made["blob"])
+    assert [(edge["kind"], edge["source"]) for edge in why["chain"]] == [("put", "person/ada")]
+    again = [cli.json("artifact", "put", "report.txt", "--name", "x", "--request-id", "r")["id"] for _ in range(2)]
+    assert again[0] == again[1]
+    Path("report.txt").write_text("others")
+    assert (
+        "another request"
+        in cli.json("artifact", "put", "report.txt", "--name", "x", "--request-id", "r", code=2)["message"]
+    )
+
+
+def test_a_task_is_given_it(cli: Cli) -> None:
+    Path("report.txt").write_text("words")
+    made = cli.json("artifact", "put", "report.txt")
+    app = ("--app", "tests.unit.test_artifacts:reader")
+    told = cli.json("ask", "files.read", "--artifact", f"file={made['id']}", *app)
+    assert told["result"] == 5
+    assert (
+        "kept nothing" in cli.json("ask", "files.read", "--artifact", f"file={told['task']}", *app, code=2)["message"]
+    )
+    cli.json("ask", "files.read", "--artifact", "file=0000000000000000", *app, code=3)
+    assert "write key=value" in cli.json("ask", "files.read", "--artifact", made["id"], *app, code=2)["message"]
+
+
+def test_what_cannot_be_put(cli: Cli) -> None:
+    for file, said in (("none", "No such file"), (".", "cannot name an artifact")):
+        assert said in cli.json("artifact", "put", file, code=2)["message"]
+    assert "is no file" in cli.json("artifact", "put", ".", "--name", "x", code=2)["message"]
+    assert cli.json("artifact", "list") == []
+    assert "nobody has put anything" in cli.text("artifact", "list")

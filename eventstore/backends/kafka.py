@@ -39,6 +39,7 @@ class KafkaTape:
         self.lanes = address.partitions or PARTITIONS
         self.client = Client(address)
         self.producer, self.reader = Producer(self.client), Reader(self.client)
+        self.reader.fetching.own = self.producer.latest
         self._topic: Topic | None = None
         self._founding: Founding | None = None
         self._checked = self.to_the_mark = False

@@ -7,19 +7,22 @@ torn) is one entry of foreign bytes, at its last place. Keys, headers, timestamp
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import StoreCorruptError
 from ..tape import Entry
-from .kafka_founding import is_founding
+from .kafka_founding import SIZE, is_founding
 
 MAX_BATCH = 1_000_000
 """Bytes of a batch with several records; one with a single record may be as large as the format's largest record."""
 MAX_BYTES = 1_048_588
 """What a topic must admit: the largest record, its frame, and room to spare. Kafka's own default."""
 _HEAD = struct.Struct(">qiibIhiqqqhii")
-_FRAME = 12
+_FRAME, _MAGIC = 12, 16
+"""Where what is counted in a batch's length begins; what its sender has made, behind the leader's epoch."""
 _CODEC, _CONTROL = 0x07, 0x20
+_entry = partial(tuple.__new__, Entry)
 
 
 class Page(NamedTuple):
@@ -32,6 +35,20 @@ class Page(NamedTuple):
     epochs: list[int]
     next: int
     epoch: int | None
+
+
+class Sent:
+    """A batch of this process's own, by which it is known again when it is read: all that no broker sets, and the
+    values it was built from."""
+
+    def __init__(self, batch: bytes, records: Sequence[bytes]) -> None:
+        self.made, self.records = memoryview(batch)[_MAGIC:], records
+        self.founds = SIZE in map(len, records)
+
+    def is_at(self, raw: bytes, first: int, last: int) -> bool:
+        """Whether these very bytes stand there; one that may hold a message that founds a log is not looked at."""
+        size = last - first - _MAGIC
+        return size == len(self.made) and not self.founds and raw.startswith(self.made, first + _MAGIC)
 
 
 def built(records: Sequence[bytes], producer: int, epoch: int, sequence: int) -> tuple[bytes, int]:
@@ -48,10 +65,12 @@ def built(records: Sequence[bytes], producer: int, epoch: int, sequence: int) ->
     return builder.build(), count
 
 
-def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> Page:
+def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False, own: Sent | None = None) -> Page:
     """The entries from an offset on, in what a broker answered: whole batches, the last of which may be cut off.
 
-    ``foundings``: give the messages that found a log too, which are no entries.
+    ``foundings``: give the messages that found a log too, which are no entries. ``own``: a batch that may be among
+    them. One that has the same bytes has the same entries, for they depend on nothing else: so it is compared, byte
+    for byte, and neither summed nor taken apart a second time.
     """
     entries, epochs = list[Entry](), list[int]()
     at, after, began = 0, offset, None
@@ -62,11 +81,16 @@ def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False) -> P
             break
         began = epoch if began is None else began
         last = base + delta + 1
-        if last > offset and not (magic == 2 and attributes & _CONTROL):
+        if own and base >= offset and own.is_at(raw, at, end):
+            found = list(map(_entry, zip(range(base + 1, last + 1), own.records, strict=True)))
+            entries += found
+            epochs += [epoch] * len(found)
+        elif last > offset and not (magic == 2 and attributes & _CONTROL):
             found = _entries(raw[at:end], last, magic, attributes, where)
-            if found[0].place <= offset or not foundings:
-                kept = (entry for entry in found if entry.place > offset)
-                found = [entry for entry in kept if foundings or not is_founding(entry.raw)]
+            if found[0].place <= offset:
+                found = [entry for entry in found if entry.place > offset]
+            if not foundings:
+                found = [entry for entry in found if len(entry.raw) != SIZE or not is_founding(entry.raw)]
             entries += found
             epochs += [epoch] * len(found)
         after, at = max(after, last), end

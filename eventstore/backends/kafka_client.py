@@ -134,11 +134,13 @@ class Client:
         return await self._sent(await self._connected(), node, request, channel)
 
     async def _sent(self, client: Any, node: Any, request: Any, channel: Hashable) -> Any:
-        async with asyncio.timeout(self.patience):
-            if node is None or not await client.ready(node, group=channel):
-                raise NotSent(f"no connection to broker {node}")
-        async with asyncio.timeout(self.patience):
-            return await client.send(node, request, group=channel)
+        connection = client._conns.get((node, channel))  # it is asked for as often as there are appends
+        if connection is None or not connection.connected():
+            async with asyncio.timeout(self.patience):
+                if node is None or not await client.ready(node, group=channel):
+                    raise NotSent(f"no connection to broker {node}")
+            connection = client._conns[node, channel]
+        return await connection.send(request)  # for as long as `_options` says
 
     async def pause(self, until: float, code: int, where: str) -> None:
         """After an answer that says *again*; raises when it is too late, or the answer says something else."""
@@ -153,6 +155,8 @@ class Client:
         await asyncio.sleep(_PAUSE)
 
     async def _connected(self) -> Any:
+        if self._client is not None and not self._closed:
+            return self._client
         async with self._turn:
             if self._closed:
                 raise StoreError(f"{self.address.shown} is closed")

@@ -6,12 +6,13 @@ deposed and does not know it yet may say so too; it is known by its epoch, which
 
 import asyncio
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import LogRolledBack
 from . import kafka_errors as codes
-from .kafka_batch import Page, parsed, stamped
+from .kafka_batch import Page, Sent, parsed, stamped
 from .kafka_client import Client, NotSent
+from .kafka_wire import Answer, fetch
 
 PAGE = 1 << 20
 """Bytes of a lane that are fetched at once; a larger batch comes whole."""
@@ -19,21 +20,16 @@ _ALL = 16 << 20
 _UNCOMMITTED, _EARLIEST, _LATEST = 0, -2, -1
 
 
-class Answer(NamedTuple):
-    """``code``: the leader's error code; ``high``: the lane's end, as far as all its replicas have it."""
-
-    code: int
-    high: int
-    start: int
-    raw: bytes
-
-
 class Fetching:
-    """Asks leaders for pages. ``ends``: the furthest end of each lane that a leader has told."""
+    """Asks leaders for pages. ``ends``: the furthest end of each lane that a leader has told.
+
+    ``own``: of each lane the batch that this process has sent last, until it is read back.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.ends: dict[int, int] = {}
+        self.own: dict[int, Sent] = {}
 
     def where(self, lane: int) -> str:
         """The lane, for messages."""
@@ -49,11 +45,19 @@ class Fetching:
             code, answer = await self._once(lane, offset, most, hold, until)
             if answer:
                 self.learn(lane, answer)
-                return parsed(answer.raw, offset, self.where(lane), foundings=foundings)
+                return self.parsed(lane, answer, offset, foundings=foundings)
             if code == codes.OFFSET_OUT_OF_RANGE:
                 await self.look_at_range(lane, offset, epoch, until)
                 code = codes.NOT_LEADER
             await self._client.pause(until, code, self.where(lane))
+
+    def parsed(self, lane: int, answer: Answer, offset: int, *, foundings: bool = False) -> Page:
+        """The page from an offset on that a leader has answered."""
+        own = self.own.get(lane)
+        page = parsed(answer.raw, offset, self.where(lane), foundings=foundings, own=own)
+        if own and page.entries and page.entries[-1].raw is own.records[-1]:
+            del self.own[lane]
+        return page
 
     async def stamped(self, lane: int, offset: int) -> tuple[int, list[tuple[float, bytes]]]:
         """Where to read on, and values with their times, in a topic that is no log: its beginning may be gone."""
@@ -95,17 +99,9 @@ class Fetching:
         self, node: int, offsets: Mapping[int, int], most: int, hold: float, channel: Hashable
     ) -> dict[int, Answer]:
         """One request for several lanes of one leader, answered when there is something, or after ``hold`` seconds."""
-        from aiokafka.protocol.fetch import FetchRequest
-
-        wanted = [(lane, offset, most) for lane, offset in offsets.items()]
-        topics = [(self._client.address.topic, wanted)]
-        request = FetchRequest(int(hold * 1000), 1, _ALL, _UNCOMMITTED, topics)
-        answer = await self._client.send(node, request, channel)
-        found: dict[int, Answer] = {}
-        for _, lanes in answer.topics:
-            for lane, code, high, _, start, *_, raw in lanes:
-                found[lane] = Answer(code, high, start, raw or b"")
-        return found
+        request = fetch(self._client.address.topic, offsets, most, int(hold * 1000), all_lanes=_ALL)
+        answers: dict[int, Answer] = await self._client.send(node, request, channel)
+        return answers
 
     def learn(self, lane: int, answer: Answer) -> None:
         """Look at what an answer says of the lane; `LogRolledBack` if its beginning was deleted."""
@@ -151,9 +147,10 @@ class Fetching:
         """Whether the leader that answers has an older epoch than what was read of its lane (KIP-320)."""
         if epoch < 0:
             return False
-        code, answer = await self._asked(lane, fenced(self._client.address.topic, lane, epoch), until)
-        if answer:
-            ((_, ((_, code, *_),)),) = answer.topics
+        fenced = fetch(self._client.address.topic, {lane: 0}, 1, 0, all_lanes=1, epoch=epoch)
+        code, answer = await self._asked(lane, fenced, until)
+        if answer and lane in answer:
+            code = answer[lane].code
         return code in (codes.NOT_SENT, codes.TIMED_OUT, codes.NOT_LEADER, codes.UNKNOWN_LEADER_EPOCH)
 
     async def _asked(self, lane: int, request: Any, until: float) -> tuple[int, Any]:
@@ -178,18 +175,3 @@ class Fetching:
 
         found: type[Exception] = KafkaError
         return found
-
-
-def fenced(topic: str, lane: int, epoch: int) -> Any:
-    """A fetch that only a leader of this epoch answers; one of a newer or an older epoch says which it is."""
-    from aiokafka.protocol.fetch import FetchRequest
-
-    class Fenced(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
-        def build(self, request_struct_class: Any) -> Any:
-            built = super().build(request_struct_class)
-            built.topics = [
-                (name, [(number, epoch, *rest) for number, _, *rest in lanes]) for name, lanes in built.topics
-            ]
-            return built
-
-    return Fenced(0, 1, 1, _UNCOMMITTED, [(topic, [(lane, 0, 1)])])

@@ -14,6 +14,8 @@ from ..verify import Identity, Malformed, identity
 
 _MAGIC = b"agent-party founds this log\0\0"
 _LAYOUT = struct.Struct(f">{len(_MAGIC)}s32sI32sI16s")
+SIZE = _LAYOUT.size
+"""Bytes of such a message: a value of another length is none."""
 
 
 class Founding(NamedTuple):
@@ -30,7 +32,7 @@ def founding(log: Identity, partitions: int, founder: bytes) -> bytes:
 
 def is_founding(raw: bytes) -> bool:
     """Whether a value has the form of such a message."""
-    return len(raw) == _LAYOUT.size and raw.startswith(_MAGIC)
+    return len(raw) == SIZE and raw.startswith(_MAGIC)
 
 
 def founded(raw: bytes) -> Founding:

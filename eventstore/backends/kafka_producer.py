@@ -12,10 +12,10 @@ from typing import NamedTuple
 from ..errors import StoreError
 from ..tape import Indefinite
 from . import kafka_errors as codes
-from .kafka_batch import built
+from .kafka_batch import Sent, built
 from .kafka_client import Client, NotSent
+from .kafka_wire import Placed, produce
 
-_ACKS_ALL = -1
 _BROKER_PATIENCE = 4_000
 """Milliseconds for which a leader waits for its followers; less than a request may take."""
 
@@ -27,7 +27,8 @@ class _Producer(NamedTuple):
 
 
 class Producer:
-    """``made`` counts the producer ids that were needed so far."""
+    """``made`` counts the producer ids that were needed so far. ``latest``: of each lane the batch that was sent last,
+    until it is read back."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -35,6 +36,7 @@ class Producer:
         self._turn = asyncio.Lock()
         self._lanes: dict[int, asyncio.Lock] = {}
         self.made = 0
+        self.latest: dict[int, Sent] = {}
 
     async def send(self, lane: int, records: Sequence[bytes]) -> int:
         """Place records at a lane's end, in this order; the offset behind the last of them, 0 if it is not told.
@@ -48,6 +50,7 @@ class Producer:
                 producer = await self._made()
                 number = producer.numbers.get(lane, 0)
                 batch, count = built(rest, producer.id, producer.epoch, number)
+                self.latest[lane] = Sent(batch, rest[:count])
                 try:
                     end = await self._placed(lane, batch, producer, until)
                 except _Lost:
@@ -89,22 +92,22 @@ class Producer:
     async def _sent(self, lane: int, batch: bytes, until: float) -> tuple[int, int]:
         """Send one batch once: the leader's error code, and the batch's first offset."""
         from aiokafka.errors import KafkaError
-        from aiokafka.protocol.produce import ProduceRequest
 
         node = await self._client.leader(lane, until)
-        request = ProduceRequest(None, _ACKS_ALL, _BROKER_PATIENCE, [(self._client.address.topic, [(lane, batch)])])
+        request = produce(self._client.address.topic, lane, batch, _BROKER_PATIENCE)
         try:
-            answer = await self._client.send(node, request, ("produce", lane))
+            answer: Placed = await self._client.send(node, request, ("produce", lane))
         except NotSent:
-            return codes.NOT_SENT, -1
+            return Placed(codes.NOT_SENT, -1)
         except (OSError, TimeoutError, KafkaError) as error:
             raise Indefinite(f"{self._where(lane)}: no answer came in time ({error!r})") from error
-        ((_, ((_, code, offset, *_),)),) = answer.topics
-        return code, offset
+        return answer
 
     async def _made(self) -> _Producer:
         from aiokafka.protocol.transaction import InitProducerIdRequest
 
+        if self._producer is not None:
+            return self._producer
         async with self._turn:
             if self._producer is None:
                 answer = await self._client.retried(lambda: InitProducerIdRequest(None, 2_147_483_647))

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 from ..errors import LogRolledBack, StoreError
 from ..tape import Entry
-from .kafka_batch import Page, parsed
+from .kafka_batch import Page
 from .kafka_client import Client, NotSent
 from .kafka_errors import NOT_LEADER
-from .kafka_fetching import PAGE, Answer, Fetching
+from .kafka_fetching import PAGE, Fetching
+from .kafka_wire import Answer
 
 _CURSORS = 3
 _HOLD, _AHEAD = 0.1, 0.5
@@ -125,8 +126,8 @@ class Reader:
         """Whether to fetch before anything is handed out: nothing is there, or little, and more is known to stand."""
         if not cursor.ready:
             return True
-        little = len(cursor.ready) < limit and sum(len(entry.raw) for entry in cursor.ready) < _LITTLE
-        return little and cursor.offset < self.fetching.ends.get(lane, 0)
+        more = cursor.offset < self.fetching.ends.get(lane, 0) and len(cursor.ready) < limit
+        return more and sum([len(entry.raw) for entry in cursor.ready]) < _LITTLE
 
     async def _ask_another(self, lane: int, end: int, until: float) -> None:
         """What a broker has acknowledged, its leader does not show: another one may lead by now, or it is gone."""
@@ -138,7 +139,7 @@ class Reader:
         polled, cursor.polled = cursor.polled, None
         ahead, cursor.ahead = cursor.ahead, None
         if polled and polled[0] == cursor.offset:
-            return parsed(polled[1].raw, cursor.offset, self.fetching.where(lane))
+            return self.fetching.parsed(lane, polled[1], cursor.offset)
         if ahead and ahead[0] == cursor.offset:
             return await ahead[1]
         behind = cursor.offset < self.fetching.ends.get(lane, 0)

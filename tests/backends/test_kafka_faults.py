@@ -9,7 +9,7 @@ import pytest
 
 from agent_party.eventstore import appending, lanes
 from agent_party.eventstore.backends.kafka import KafkaTape
-from agent_party.eventstore.backends.kafka_fetching import Answer
+from agent_party.eventstore.backends.kafka_wire import Answer
 from agent_party.eventstore.backends.memory import Fate
 from agent_party.eventstore.errors import StoreBusyError
 from agent_party.eventstore.tape import START

@@ -34,10 +34,17 @@ KAFKA = (
         _BATCH,
     ),
     Mutant(
+        "kafka-own-batch-is-compared",
+        "eventstore/backends/kafka_batch.py",
+        " and not self.founds and raw.startswith(self.made, first + _MAGIC)\n",
+        " and not self.founds\n",
+        _BATCH,
+    ),
+    Mutant(
         "kafka-markers-are-nothing",
         "eventstore/backends/kafka_batch.py",
-        "        if last > offset and not (magic == 2 and attributes & _CONTROL):\n",
-        "        if last > offset:\n",
+        "        elif last > offset and not (magic == 2 and attributes & _CONTROL):\n",
+        "        elif last > offset:\n",
         _BATCH,
     ),
     Mutant(

@@ -5,7 +5,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_party.eventstore.backends.kafka_batch import MAX_BATCH, built, parsed, stamped
+from agent_party.eventstore.backends.kafka_batch import MAX_BATCH, Sent, built, parsed, stamped
 from agent_party.eventstore.backends.kafka_founding import Founding, founded, founding, is_founding
 from agent_party.eventstore.errors import StoreCorruptError
 from agent_party.eventstore.verify import Malformed, identity, parse
@@ -34,6 +34,40 @@ def test_what_was_packed_is_unpacked(values: list[bytes], offset: int) -> None:
     assert [entry.raw for entry in page.entries] == values
     assert [entry.place for entry in page.entries] == list(range(offset + 1, offset + 1 + len(values)))
     assert (page.next, page.epoch, set(page.epochs)) == (offset + len(values), 3, {3})
+
+
+@given(
+    st.lists(st.sampled_from([b"x", b"y", FOUNDING, b""]), min_size=1, max_size=5),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_a_batch_of_ones_own_is_what_it_is_for_everybody(
+    values: list[bytes], before: int, after: int, others: bool
+) -> None:
+    """Wherever it stands: also where another batch stands that is as long, and in its place."""
+    raw = bytes(built(values, 7, 0, 0)[0])
+    stood = bytes(built(values[::-1], 7, 0, 0)[0]) if others else raw
+    first = b"".join(batch(b"%d" % number, offset=number) for number in range(before))
+    whole = first + at(stood, before, 3)
+    whole += b"".join(batch(b"z", offset=before + len(values) + number) for number in range(after))
+    own = Sent(raw, values)
+    for offset in range(before + 2):
+        assert parsed(whole, offset, "here", own=own) == parsed(whole, offset, "here")
+
+
+@given(st.integers(0, 2_000))
+def test_a_batch_of_ones_own_that_came_back_changed_is_seen(place: int) -> None:
+    values = [bytes([number]) * 100 for number in range(5)]
+    raw = bytes(built(values, 7, 0, 0)[0])
+    where = 17 + place % (len(raw) - 17)
+    changed = raw[:where] + bytes([raw[where] ^ 1]) + raw[where + 1 :]
+    own = Sent(raw, values)
+    try:
+        page = parsed(changed, 0, "here", own=own)
+    except StoreCorruptError:
+        return
+    assert [entry.raw for entry in page.entries] != values  # a bit that makes it another kind of batch
 
 
 def test_a_batch_takes_what_fits_and_at_least_one() -> None:

@@ -5,7 +5,9 @@ transaction is none; a batch of plain records is one entry for each; any other b
 torn) is one entry of foreign bytes, at its last place. Keys, headers, timestamps and transactions say nothing.
 """
 
+import contextlib
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -65,12 +67,21 @@ def built(records: Sequence[bytes], producer: int, epoch: int, sequence: int) ->
     return builder.build(), count
 
 
-def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False, own: Sent | None = None) -> Page:
+def parsed(
+    raw: bytes,
+    offset: int,
+    where: str,
+    *,
+    foundings: bool = False,
+    own: Sent | None = None,
+    only: Sequence[int] | None = None,
+) -> Page:
     """The entries from an offset on, in what a broker answered: whole batches, the last of which may be cut off.
 
     ``foundings``: give the messages that found a log too, which are no entries. ``own``: a batch that may be among
     them. One that has the same bytes has the same entries, for they depend on nothing else: so it is compared, byte
-    for byte, and neither summed nor taken apart a second time.
+    for byte, and neither summed nor taken apart a second time. ``only``: the places, in order, of the entries that are
+    wanted. Batches are then taken apart as far as that, and not summed: whoever asks for a place knows what was there.
     """
     entries, epochs = list[Entry](), list[int]()
     at, after, began = 0, offset, None
@@ -81,7 +92,12 @@ def parsed(raw: bytes, offset: int, where: str, *, foundings: bool = False, own:
             break
         began = epoch if began is None else began
         last = base + delta + 1
-        if own and base >= offset and own.is_at(raw, at, end):
+        if only is not None:
+            wanted = only[bisect_right(only, base) : bisect_right(only, last)]
+            found = _some(memoryview(raw)[at:end], last, magic, attributes, wanted) if wanted else []
+            entries += found
+            epochs += [epoch] * len(found)
+        elif own and base >= offset and own.is_at(raw, at, end):
             found = list(map(_entry, zip(range(base + 1, last + 1), own.records, strict=True)))
             entries += found
             epochs += [epoch] * len(found)
@@ -113,6 +129,23 @@ def stamped(raw: bytes, offset: int) -> tuple[int, list[tuple[float, bytes]]]:
             found += [(r.timestamp / 1000, r.value or b"") for r in records if r.offset >= offset]
         offset, at = max(offset, base + delta + 1), end
     return offset, found
+
+
+def _some(batch: memoryview, last: int, magic: int, attributes: int, places: Sequence[int]) -> list[Entry]:
+    """Those of a batch's entries that stand at these places."""
+    from aiokafka.errors import KafkaError
+    from aiokafka.record.default_records import DefaultRecordBatch
+
+    if magic == 2 and attributes & _CONTROL:
+        return []
+    if magic == 2 and not attributes & _CODEC:
+        found, wanted, records = list[Entry](), set(places), iter(DefaultRecordBatch(batch))
+        with contextlib.suppress(KafkaError, ValueError, UnicodeDecodeError):
+            while len(found) < len(places) and (record := next(records, None)):
+                if (place := record.offset + 1) in wanted:
+                    found.append(Entry(place, record.value or b""))
+            return found
+    return [Entry(last, bytes(batch[_HEAD.size :]))] if last in places else []
 
 
 def _entries(batch: bytes, last: int, magic: int, attributes: int, where: str) -> list[Entry]:

@@ -5,7 +5,7 @@ deposed and does not know it yet may say so too; it is known by its epoch, which
 """
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import LogRolledBack
@@ -36,25 +36,35 @@ class Fetching:
         return f"partition {lane} of {self._client.address.shown}"
 
     async def page(
-        self, lane: int, offset: int, *, most: int = PAGE, hold: float = 0, epoch: int = -1, foundings: bool = False
+        self,
+        lane: int,
+        offset: int,
+        *,
+        most: int = PAGE,
+        hold: float = 0,
+        epoch: int = -1,
+        foundings: bool = False,
+        only: Sequence[int] | None = None,
     ) -> Page:
         """What stands at an offset and behind it, ``most`` bytes or one batch; held back for ``hold`` seconds at the
-        lane's end. ``epoch``: the newest one that was read of this lane."""
+        lane's end. ``epoch``: the newest one that was read of this lane; ``only``: the places that are wanted."""
         until = asyncio.get_running_loop().time() + self._client.deadline
         while True:
             code, answer = await self._once(lane, offset, most, hold, until)
             if answer:
                 self.learn(lane, answer)
-                return self.parsed(lane, answer, offset, foundings=foundings)
+                return self.parsed(lane, answer, offset, foundings=foundings, only=only)
             if code == codes.OFFSET_OUT_OF_RANGE:
                 await self.look_at_range(lane, offset, epoch, until)
                 code = codes.NOT_LEADER
             await self._client.pause(until, code, self.where(lane))
 
-    def parsed(self, lane: int, answer: Answer, offset: int, *, foundings: bool = False) -> Page:
+    def parsed(
+        self, lane: int, answer: Answer, offset: int, *, foundings: bool = False, only: Sequence[int] | None = None
+    ) -> Page:
         """The page from an offset on that a leader has answered."""
-        own = self.own.get(lane)
-        page = parsed(answer.raw, offset, self.where(lane), foundings=foundings, own=own)
+        own = self.own.get(lane) if only is None else None
+        page = parsed(answer.raw, offset, self.where(lane), foundings=foundings, own=own, only=only)
         if own and page.entries and page.entries[-1].raw is own.records[-1]:
             del self.own[lane]
         return page
@@ -70,11 +80,13 @@ class Fetching:
                 offset, code = await self._bound(lane, _EARLIEST, until), codes.NOT_LEADER
             await self._client.pause(until, code, self.where(lane))
 
-    async def place(self, lane: int, place: int, *, most: int = 1, epoch: int = -1) -> Page:
-        """The page that begins with the entry at a place; `LogRolledBack` if it is not there any more."""
+    async def places(self, lane: int, places: Sequence[int], *, most: int = 1, epoch: int = -1) -> Page:
+        """The entry at the first of these places, and those at the others, in order, that came with it in ``most``
+        bytes or one batch; `LogRolledBack` if it is not there any more."""
+        place = places[0]
         until = asyncio.get_running_loop().time() + self._client.deadline
         while True:
-            page = await self.page(lane, place - 1, most=most, epoch=epoch)
+            page = await self.page(lane, place - 1, most=most, epoch=epoch, only=places)
             if page.entries and page.entries[0].place == place:
                 return page
             if page.epoch is not None:

@@ -11,6 +11,7 @@ is handed out: the same bytes, written under the same epoch, mean the same lane 
 import asyncio
 import contextlib
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from ..errors import LogRolledBack, StoreError
@@ -28,6 +29,8 @@ _LITTLE = 64 * 1024
 """Bytes of entries below which the next page is fetched too, if it is known that there is one."""
 _NEIGHBOURS = 64
 """Places between two that are fetched together rather than one by one."""
+_AT_ONCE, _MANY = 4, 2_000
+"""Questions for single places that are on their way at once; places that one may bring."""
 _LAST_LOOK = 0.5
 """Seconds before a read is too late, in which it is asked whether what it waits for is gone."""
 _RETRY, _READING = 0.2, 0.002
@@ -151,7 +154,7 @@ class Reader:
 
     async def _look_again(self, lane: int, place: int, digest: bytes, known: int, epoch: int) -> None:
         """See that the last entry that was fetched is still there, now that another epoch has begun."""
-        page = await self.fetching.place(lane, place, epoch=known)
+        page = await self.fetching.places(lane, [place], epoch=known)
         if (_hash(page.entries[0]), page.epochs[0]) != (digest, known) or epoch < known:
             raise LogRolledBack(
                 f"{self.fetching.where(lane)}: what was read at place {place} has changed since another broker "
@@ -161,13 +164,20 @@ class Reader:
     async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
         """The entries at these places, in the order asked; `LogRolledBack` for one that is gone."""
         found: dict[int, Entry] = {}
-        wanted, epoch = sorted(set(places)), self._epochs.get(lane, -1)
-        for number, place in enumerate(wanted):
-            if place not in found:
-                near = number + 1 < len(wanted) and wanted[number + 1] - place <= _NEIGHBOURS
-                page = await self.fetching.place(lane, place, most=PAGE // 4 if near else 1, epoch=epoch)
-                found |= {entry.place: entry for entry in page.entries}
+        left, reach = sorted(set(places)), 0
+        while left:
+            begins = _begins(left, reach)
+            pages = await asyncio.gather(*[self._from(lane, left[begin : begin + _MANY]) for begin in begins])
+            found |= {entry.place: entry for page in pages for entry in page.entries}
+            reach = max(page.next - left[begin] for begin, page in zip(begins, pages, strict=True))
+            left = [place for place in left if place not in found]
         return [found[place] for place in places]
+
+    async def _from(self, lane: int, places: Sequence[int]) -> Page:
+        """The entry at the first of these places, and as many of the others as one question brings."""
+        near = len(places) > 1 and places[1] - places[0] <= _NEIGHBOURS
+        most = PAGE // 4 if near else 1
+        return await self.fetching.places(lane, places, most=most, epoch=self._epochs.get(lane, -1))
 
     async def wait(self, lane: int, after: int, timeout: float) -> None:
         """Return soon after something stands behind a place, or when ``timeout`` seconds have passed."""
@@ -245,6 +255,18 @@ class Reader:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _begins(places: Sequence[int], reach: int) -> list[int]:
+    """Which of these places to ask for at once, if each answer brings what stands up to ``reach`` places on; 0: nobody
+    knows yet."""
+    begins = [0]
+    while reach and len(begins) < _AT_ONCE:
+        next_one = bisect_right(places, places[begins[-1]] + reach)
+        if next_one == len(places):
+            break
+        begins.append(next_one)
+    return begins
 
 
 def _hash(entry: Entry) -> bytes:

@@ -70,6 +70,27 @@ def test_a_batch_of_ones_own_that_came_back_changed_is_seen(place: int) -> None:
     assert [entry.raw for entry in page.entries] != values  # a bit that makes it another kind of batch
 
 
+@given(st.sets(st.integers(1, 9)), st.integers(0, 400))
+def test_wanted_places_are_what_they_are_among_all(wanted: set[int], cut: int) -> None:
+    whole = batch(b"a", b"b", None) + batch(b"one entry", codec=1, offset=3) + batch(b"c", FOUNDING, b"d", offset=4)
+    whole += batch(b"e", b"f", offset=7, epoch=2)
+    whole = whole[: len(whole) - cut]
+    every = parsed(whole, 0, "here", foundings=True)
+    page = parsed(whole, 0, "here", only=sorted(wanted))
+    kept = [number for number, entry in enumerate(every.entries) if entry.place in wanted]
+    assert page.entries == [every.entries[number] for number in kept]
+    assert page.epochs == [every.epochs[number] for number in kept]
+    assert (page.next, page.epoch) == (every.next, every.epoch)
+
+
+def test_what_is_torn_is_one_foreign_entry_for_whoever_wants_its_last_place() -> None:
+    raw = batch(b"a", b"b")
+    torn = raw[:-1] + b"\x7f"  # the last record counts headers that are not there
+    (entry,) = parsed(torn, 0, "here", only=[2]).entries
+    assert entry.raw != b"b"
+    assert (entry.place, entry.raw) == (2, torn[61:])
+
+
 def test_a_batch_takes_what_fits_and_at_least_one() -> None:
     values = [bytes(400_000)] * 4
     assert built(values, 7, 0, 0)[1] == 2
@@ -109,6 +130,7 @@ def test_a_marker_of_a_transaction_is_no_entry() -> None:
     raw[22] |= 0x20
     page = parsed(bytes(raw) + batch(b"x", offset=1), 0, "here")
     assert [entry.place for entry in page.entries] == [2]
+    assert page == parsed(bytes(raw) + batch(b"x", offset=1), 0, "here", only=[1, 2])
 
 
 def test_a_changed_byte_is_damage() -> None:
@@ -122,6 +144,7 @@ def test_a_changed_byte_is_damage() -> None:
 def test_any_bytes_are_read_without_a_fault(raw: bytes) -> None:
     """An old format, or nonsense under a right length: foreign, or nothing."""
     framed = bytes(8) + len(raw).to_bytes(4) + raw
+    assert len(parsed(framed, 0, "here", only=[1, 2, 3]).entries) <= 3
     try:
         assert len(parsed(framed, 0, "here").entries) <= 1
     except StoreCorruptError:

@@ -5,7 +5,8 @@ the transaction if anything stands behind what its writer has read, so on this t
 at places 1, 2, 3 …; a hole is damage.
 
 Where the disk has been quick, a small append is committed on the event loop: handing it to a thread and back would
-take as long as the commit. See docs/decisions/0010-small-commits-on-the-loop.md.
+take as long as the commit. See docs/decisions/0010-small-commits-on-the-loop.md. Who was refused holds the turnstile
+until it has had its turn, so that a process which appends without a pause starves no other.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from ..tape import Attempt, Entry, Indefinite
 from ..verify import Identity, Malformed, identity
 from .sqlite_errors import committed, prepared, translate, translated
 from .thread import Pace, Thread
+from .turnstile import PATIENCE, Turnstile
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS party (one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -70,6 +72,7 @@ class SqliteTape:
             self._reader = self._open()
         self._stale = self.to_the_mark = False
         self._one = threading.Lock()
+        self._turns = Turnstile(path.with_name(f"{path.name}-turn"))
         self._pace, self._writing, self._reading = Pace(), Thread("tape-writer"), Thread("tape-reader")
 
     def _open(self) -> sqlite3.Connection:
@@ -116,16 +119,25 @@ class SqliteTape:
         return await self._read(_target)
 
     async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
-        return await self._write(lambda db: self._append(db, records, after, self._patience))
+        attempt = await self._write(lambda db: self._in_turn(db, records, after))
+        if not attempt.placed:
+            self._let_go_soon()
+        return attempt
 
     def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:
         if sum(map(len, records)) > AT_ONCE or not self._pace.quick() or not self._one.acquire(blocking=False):
             return None
         try:
-            if self._stale:
+            if self._stale or not self._turns.open():
                 return None
             with translated(self.path):
-                return self._pace.timed(lambda: self._append(self._writer, records, after, 0))
+                attempt = self._pace.timed(lambda: self._append(self._writer, records, after, 0))
+            if attempt.placed:
+                self._turns.let_go()
+            else:
+                self._turns.hold()
+                self._let_go_soon()
+            return attempt
         except StoreBusyError:  # another process is writing
             return None
         finally:
@@ -158,6 +170,29 @@ class SqliteTape:
         for thread, db in ((self._writing, self._writer), (self._reading, self._reader)):
             await thread.run(db.close)
             thread.close()
+        self._turns.close()
+
+    def _in_turn(self, db: sqlite3.Connection, records: Sequence[bytes], after: Entry) -> Attempt:
+        """Append when it is this writer's turn. One that is refused has the next turn too."""
+        self._turns.wait()
+        self._turns.hold()
+        placed = True
+        try:
+            attempt = self._append(db, records, after, self._patience)
+            placed = attempt.placed
+        finally:
+            if placed:
+                self._turns.let_go()
+        return attempt
+
+    def _let_go_soon(self) -> None:
+        """A turn that is not taken is not kept: what was refused may have found that it has nothing to append."""
+        asyncio.get_running_loop().call_later(PATIENCE, self._let_go)
+
+    def _let_go(self) -> None:
+        if self._one.acquire(blocking=False):
+            self._turns.let_go()
+            self._one.release()
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._writing.run(lambda: self._translated(work, True))

@@ -7,7 +7,23 @@ _LIFECYCLE = ("tests/unit/test_lifecycle.py",)
 _TALKS = ("tests/unit/test_models_talks.py",)
 _PROJECTION = ("tests/unit/test_projection.py",)
 
+_TURNS = ("tests/unit/test_turnstile.py",)
+
 SCALE = (
+    Mutant(
+        "refused-and-not-next",
+        "eventstore/backends/sqlite.py",
+        "            if placed:\n                self._turns.let_go()\n",
+        "            self._turns.let_go()\n",
+        _TURNS,
+    ),
+    Mutant(
+        "a-turn-that-never-ends",
+        "eventstore/backends/sqlite.py",
+        "        asyncio.get_running_loop().call_later(PATIENCE, self._let_go)\n",
+        "        pass\n",
+        _TURNS,
+    ),
     Mutant(
         "catching-up-ends",
         "projections/worker.py",

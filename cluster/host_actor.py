@@ -37,6 +37,7 @@ from .pickling import Sent
 from .placement import Placement, Remote
 from .remote_steps import on_ray
 from .settings import Settings
+from .shard_log import open_shard_tape
 from .wiring import open_stack
 
 T = TypeVar("T")
@@ -71,7 +72,8 @@ class HostActor:
             await asyncio.sleep(_AGAIN)
 
     async def _start(self) -> None:
-        self._stack = await open_stack(self._settings)
+        tape = open_shard_tape(self._settings, self._placement) if self._placement.logs else None
+        self._stack = await open_stack(self._settings, tape=tape)
         pooled, place, index = self._index >= 0, self._placement, self._index
         self._host = self._stack.host(wants=lambda task: pooled and place.index_of(task) == index)
         try:

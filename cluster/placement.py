@@ -22,12 +22,15 @@ _ON_THE_WAY = 5.0
 
 class Placement(msgspec.Struct, frozen=True):
     """``session`` names the hosts that one open party started; ``hosts``: how many pooled ones there are; ``shared``:
-    the agents that have no actor of their own."""
+    the agents that have no actor of their own; ``logs``: how many shard logs the hosts share, 0 if each has a client of
+    its own; ``stay``: whether all of them go on without the driver."""
 
     namespace: str
     session: str
     hosts: int
     shared: tuple[str, ...] = ()
+    logs: int = 0
+    stay: bool = False
 
     def index_of(self, key: str) -> int:
         """The pooled host of a task's id or an entity's stream."""
@@ -48,6 +51,10 @@ class Placement(msgspec.Struct, frozen=True):
     def dedicated(self, name: str) -> str:
         """The name of an agent's own actor."""
         return f"agent:{name}"
+
+    def log(self, number: int, generation: int) -> str:
+        """The actor name of a shard log; ``generation``: how many of the same lanes were given up before it."""
+        return f"log:{self.session}:{number}:{generation}"
 
     async def call(self, actor: str, method: str, *arguments: Any, deadline: float = CALL) -> Any:
         """Call a host; while it restarts, resolve it again and send the same again until the deadline (seconds)."""

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ..actors.agent import Agent
 from ..actors.errors import RuntimeUnavailableError
 from ..eventstore.ambient import readable_id
+from . import shard_log
 from .host_actor import HostActor
 from .pickling import Sent
 from .placement import Placement, Remote
@@ -37,6 +38,7 @@ class RayRuntime(Remote):
         super().__init__(placement)
         self.settings, self.stay = settings, stay
         self._handles: dict[str, Any] = {}
+        self._logs: list[Any] = []
         self._connected = False
 
     @classmethod
@@ -54,13 +56,17 @@ class RayRuntime(Remote):
             )
         hosts = settings.hosts or max(1, (os.cpu_count() or 2) // 2)
         shared = tuple(sorted(agent.name for agent in agents if not agent.dedicated))
-        runtime = cls(settings, Placement(settings.name, readable_id(os.urandom(5)), hosts, shared), stay)
+        logs = 0 if settings.embedded else settings.shard_logs
+        placement = Placement(settings.name, readable_id(os.urandom(5)), hosts, shared, logs, stay)
+        runtime = cls(settings, placement, stay)
         runtime._connected = connected
         return runtime
 
     async def join(self, agents: Sequence[Agent]) -> None:
         """Start the hosts with the agents' code; returns when all of them run."""
         names = [(self.placement.pooled(index), list(agents), index) for index in range(self.placement.hosts)]
+        if self.placement.logs:
+            await asyncio.to_thread(self._create_logs)
         own = dict.fromkeys(agent.name for agent in agents if agent.name not in self.placement.shared)
         names += [(self.placement.dedicated(name), [a for a in agents if a.name == name], -1) for name in own]
         await asyncio.to_thread(self._create, names)
@@ -70,6 +76,11 @@ class RayRuntime(Remote):
         except (ray.exceptions.RayError, TimeoutError) as error:
             cause = getattr(error, "cause", None) or error
             raise RuntimeUnavailableError(f"the hosts did not start: {cause}") from error
+
+    def _create_logs(self) -> None:
+        """Begin the shard logs. They live as long as they are known here, or are detached."""
+        journal, place = self.settings.journal, self.placement
+        self._logs = [shard_log.make(journal, place, number) for number in range(place.logs)]
 
     def _create(self, hosts: list[tuple[str, list[Agent], int]]) -> None:
         node = ray.get_runtime_context().get_node_id()
@@ -115,6 +126,8 @@ class RayRuntime(Remote):
         for handle in handles:
             with contextlib.suppress(ray.exceptions.RayError, ValueError):
                 await asyncio.to_thread(ray.kill, handle)
+        if self.placement.logs:
+            await asyncio.to_thread(shard_log.end, self.placement)
 
     async def close(self) -> None:
         await self.leave()

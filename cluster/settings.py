@@ -17,6 +17,7 @@ from ..eventstore.keyring import state_folder
 
 RuntimeName = Literal["auto", "local", "ray"]
 FOLDER = ".party"
+MOST_SHARD_LOGS = 64
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 SCHEMES = {
     "journal": ("sqlite", "kafka", "kafka+ssl"),
@@ -29,7 +30,8 @@ SCHEMES = {
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name``: the party's name, its namespace on Ray. ``hosts``: pooled hosts on Ray, 0 for one a two cores.
-    ``idle``: seconds after which what only waits is taken out of memory.
+    ``idle``: seconds after which what only waits is taken out of memory. ``shard_logs``: how many clients of Kafka the
+    hosts of a party on Ray share; 0: each has one of its own.
 
     Empty URLs mean the embedded defaults in `folder`. ``home``: where caches lie if the journal is no file.
     ``ray_address``: a cluster's, else Ray's own rules. ``app``: where the command line finds code, as
@@ -44,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = "agent-party"
     hosts: int = 0
     idle: float = IDLE
+    shard_logs: int = 1
     ray_address: str = ""
     person: str = ""
     state: str = ""
@@ -117,6 +120,8 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ, 
         raise ConfigurationError(f"a setting cannot be used: {error}; known are {', '.join(sorted(fields))}") from error
     if settings.hosts < 0:
         raise ConfigurationError(f"hosts must be 0 or more, not {settings.hosts}")
+    if not 0 <= settings.shard_logs <= MOST_SHARD_LOGS:
+        raise ConfigurationError(f"shard_logs must be 0 to {MOST_SHARD_LOGS}, not {settings.shard_logs}")
     if not settings.idle >= 0:
         raise ConfigurationError(f"idle must be seconds, 0 or more, not {settings.idle}")
     for name in SCHEMES:

@@ -64,15 +64,16 @@ class Stack:
             self.presence.close()
 
 
-async def open_stack(settings: Settings, *, create: bool = True) -> Stack:
-    """Open the stores; founds the log if it is missing and ``create`` allows it."""
+async def open_stack(settings: Settings, *, create: bool = True, tape: Tape | None = None) -> Stack:
+    """Open the stores; founds the log if it is missing and ``create`` allows it. ``tape``: instead of one that this
+    process opens itself."""
     keyring = Keyring(Path(settings.state) if settings.state else state_folder())
     folder = settings.folder
     if not create and settings.embedded and not settings.log_path.exists() and keyring.pinned(settings.address) is None:
         raise ConfigurationError(f"there is no log at {settings.address}: start a party there, or name it by --journal")
     make_private(folder)
     log = await open_log(
-        open_tape(settings),
+        tape or open_tape(settings),
         keyring,
         journal=settings.address,
         index=folder / "index.db",

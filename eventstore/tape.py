@@ -9,6 +9,7 @@ Concurrency: any number of processes may append and read.
 Retries: an append that ended in `Indefinite` may have happened, may happen later, may happen twice: read on.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -24,6 +25,20 @@ class Entry(NamedTuple):
 
 
 START = Entry(0, b"")
+
+
+class Seen(NamedTuple):
+    """What a reader has read last, told to a tape that does not know it: the place, the SHA-256 of what stands there,
+    and the epoch it was written under (-1: not known)."""
+
+    place: int
+    digest: bytes = b""
+    epoch: int = -1
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Seen":
+        """That this entry was read last."""
+        return cls(entry.place, hashlib.sha256(entry.raw).digest() if entry.place else b"")
 
 
 class Attempt(NamedTuple):

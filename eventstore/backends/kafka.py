@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ..commit import SigningKey
 from ..errors import LogMovedError, LogRolledBack, WrongLogError
 from ..moves import mark, marked
-from ..tape import Attempt, Entry, Indefinite
+from ..tape import Attempt, Entry, Indefinite, Seen
 from ..verify import Identity, Malformed
 from . import kafka_topic
 from .kafka_address import PARTITIONS, KafkaAddress
@@ -77,17 +77,30 @@ class KafkaTape:
         self._founding, self.lanes = found[0], self._topic.partitions
 
     async def append(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt:
+        await self.check(lane, Seen.of(after))
+        await self.send(lane, records, after.place)
+        return Attempt(True, [])
+
+    async def check(self, lane: int, seen: Seen) -> None:
+        """`LogRolledBack` if what a writer has read last is gone or changed."""
         await self._make()
-        if after.place and not self.reader.was_last(lane, after):
-            (now,) = await self.reader.fetch(lane, [after.place])
-            if now.raw != after.raw:
+        if seen.place and self.reader.last(lane, seen.place).digest != seen.digest:
+            (now,) = await self.reader.fetch(lane, [seen.place])
+            if Seen.of(now).digest != seen.digest:
                 raise LogRolledBack(
-                    f"partition {lane} of {self.address.shown}: what was read at place {after.place} has changed; see "
+                    f"partition {lane} of {self.address.shown}: what was read at place {seen.place} has changed; see "
                     "docs/kafka.md"
                 )
-        self.reader.look_ahead(lane, after.place)
-        self.reader.stands(lane, await self.producer.send(lane, records))
-        return Attempt(True, [])
+
+    async def send(self, lane: int, records: Sequence[bytes], after: int) -> int:
+        """Place records at a lane's end, as `append` does, and ask for what will stand behind ``after`` meanwhile.
+
+        The place of the last of them, 0 if it is not told.
+        """
+        await self._make()
+        self.reader.look_ahead(lane, after)
+        self.reader.stands(lane, end := await self.producer.send(lane, records))
+        return end
 
     def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:
         return None
@@ -103,6 +116,14 @@ class KafkaTape:
                     return entries[:number]
                 raise LogMovedError(f"the log of {self.address.shown}", went)
         return entries
+
+    async def read_behind(self, lane: int, seen: Seen, limit: int) -> tuple[list[Entry], Seen]:
+        """As `read`, for one who has read elsewhere up to there; and what to say next time."""
+        self.reader.resume(lane, seen)
+        entries = await self.read(lane, seen.place, limit)
+        last = Seen.of(entries[-1]) if entries else seen
+        known = self.reader.last(lane, last.place)
+        return entries, known if known.digest else last
 
     async def mark_moved(self, log: Identity, target: str, root: SigningKey) -> None:
         await self._make()

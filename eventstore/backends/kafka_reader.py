@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from ..errors import LogRolledBack, StoreError
-from ..tape import Entry
+from ..tape import Entry, Seen
 from .kafka_batch import Page
 from .kafka_client import Client, NotSent
 from .kafka_errors import NOT_LEADER
@@ -84,12 +84,21 @@ class Reader:
             cursor.ahead = cursor.offset, asyncio.create_task(page)
             cursor.ahead[1].add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    def was_last(self, lane: int, entry: Entry) -> bool:
-        """Whether this is the last entry that was handed out of a lane."""
-        return any(
-            cursor.after == entry.place and cursor.last is not None and cursor.last[0] == _hash(entry)
-            for cursor in self._cursors.get(lane, ())
-        )
+    def last(self, lane: int, place: int) -> Seen:
+        """What was handed out last at a place of a lane, as far as that is known."""
+        at = (cursor.last for cursor in self._cursors.get(lane, ()) if cursor.after == place)
+        return Seen(place, *(next(at, None) or ()))
+
+    def resume(self, lane: int, seen: Seen) -> None:
+        """Go on where another reader came to; `LogRolledBack` if it read something else there than this one."""
+        cursor = self._cursor(lane, seen.place)
+        if cursor.last and seen.digest and cursor.last[0] != seen.digest:
+            raise LogRolledBack(
+                f"{self.fetching.where(lane)}: what was read at place {seen.place} has changed. Stop every writer, see "
+                "docs/kafka.md"
+            )
+        if cursor.last is None and seen.epoch >= 0:
+            cursor.last = seen.digest, seen.epoch
 
     async def read(self, lane: int, after: int, limit: int) -> list[Entry]:
         """Up to ``limit`` entries behind a place; none at the end of the lane."""

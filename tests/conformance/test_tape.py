@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agent_party.cluster.shard_serving import Shard
+from agent_party.cluster.shard_tape import ShardTape
 from agent_party.eventstore.backends.memory import MemoryTape, UnconditionalMemoryTape
 from agent_party.eventstore.backends.sqlite import SqliteTape
 from agent_party.eventstore.errors import LogRolledBack, WrongLogError
@@ -14,6 +16,7 @@ from agent_party.eventstore.tape import START, Entry, Tape
 from agent_party.eventstore.verify import Identity, identity
 from tests.eventstore_kit import all_entries
 from tests.kafka_kit import Place
+from tests.shard_kit import MemorySource, Way
 
 Open = Callable[[], Tape]
 RAWS = [bytes([n]) * (n + 1) for n in range(20)]
@@ -215,3 +218,21 @@ class TestKafkaTape(TapeContract, UnconditionalTapeContract):
     @pytest.fixture
     def open_tape(self, topic: Place) -> Open:
         return topic
+
+
+class TestTapeByOneShardLog(TapeContract, UnconditionalTapeContract):
+    """Several hosts share one."""
+
+    @pytest.fixture
+    def open_tape(self, tmp_path: Path) -> Open:
+        way = Way(Shard(MemorySource()))
+        return lambda: ShardTape([way])
+
+
+class TestTapeByManyShardLogs(TapeContract, UnconditionalTapeContract):
+    """Each host has another one of the same lanes."""
+
+    @pytest.fixture
+    def open_tape(self, tmp_path: Path) -> Open:
+        tape = UnconditionalMemoryTape()
+        return lambda: ShardTape([Way(Shard(MemorySource(tape)))])

@@ -1,0 +1,138 @@
+"""Shard logs on a real Ray and a real Kafka: the contract of a tape, and what becomes of them when they die or hang."""
+
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from agent_party.cluster import shard_log
+from agent_party.cluster.placement import Placement
+from agent_party.cluster.settings import Settings, load
+from agent_party.cluster.shard_log import ShardLogActor
+from agent_party.cluster.shard_tape import ShardTape
+from agent_party.eventstore.backends.kafka_address import address
+from tests.cluster.conftest import Head, turn_to
+from tests.conformance.test_tape import Open, TapeContract, UnconditionalTapeContract
+from tests.eventstore_kit import Site
+from tests.faults.sharing import Hosts
+from tests.kafka_kit import Place, name
+from tests.services_kit import Services
+
+PARTITIONS = 3
+
+
+@pytest.fixture(scope="module")
+def cluster(head: Head) -> Iterator[str]:
+    """This process is on the cluster, as a host would be; its namespace."""
+    with pytest.MonkeyPatch.context() as patch:
+        turn_to(head, patch)
+        ray.init(address=head.address, namespace="shard-logs", log_to_driver=False)
+        yield "shard-logs"
+        ray.shutdown()
+
+
+class Logs:
+    """The shard logs of a party, as its hosts see them: called, it opens one more tape over them."""
+
+    def __init__(self, settings: Settings, placement: Placement) -> None:
+        self.settings, self.placement = settings, placement
+        self.opened: list[ShardTape] = []
+        self.made: list[Any] = []
+
+    def __call__(self) -> ShardTape:
+        """Open a tape, as another host would."""
+        self.opened.append(shard_log.open_shard_tape(self.settings, self.placement))
+        return self.opened[-1]
+
+    def pid(self, number: int = 0, generation: int = 0) -> int:
+        """The process of a shard log."""
+        handle: Any = ray.get_actor(self.placement.log(number, generation), namespace=self.placement.namespace)
+        return int(ray.get(handle.ready.remote(), timeout=60))
+
+    def generations(self) -> set[int]:
+        """Which generations there are of the first one."""
+        listed: list[str] = ray.util.list_named_actors()
+        return {int(one.rpartition(":")[2]) for one in listed if one.startswith(self.placement.log(0, 0)[:-1])}
+
+
+async def of(namespace: str, services: Services, partitions: int) -> AsyncIterator[Logs]:
+    """A party's shard logs over a new topic; they end with the test."""
+    journal = f"{services.journal(name())}?partitions={partitions}"
+    logs = Logs(load({"journal": journal}, {}), Placement(namespace, os.urandom(4).hex(), 1, logs=1))
+    yield logs
+    for tape in logs.opened:
+        await tape.close()
+    shard_log.end(logs.placement)
+    await Place(address(journal)).delete()
+
+
+@pytest.fixture
+async def logs(cluster: str, services: Services) -> AsyncIterator[Logs]:
+    async for logs in of(cluster, services, PARTITIONS):
+        logs.made.append(shard_log.make(logs.settings.journal, logs.placement, 0))
+        yield logs
+
+
+class Several:
+    """One process for the shard logs of several tests, for a process takes a second to begin."""
+
+    def __init__(self) -> None:
+        self.actors: dict[str, ShardLogActor] = {}
+
+    async def ready(self) -> int:
+        return os.getpid()
+
+    async def ask(self, journal: str, message: bytes) -> bytes:
+        return await self.actors.setdefault(journal, ShardLogActor(journal)).ask(message)
+
+
+@pytest.fixture(scope="module")
+def several(cluster: str) -> Any:
+    return ray.remote(Several).options(max_concurrency=1_000, num_cpus=0).remote()
+
+
+class TestTapeOnRay(TapeContract, UnconditionalTapeContract):
+    @pytest.fixture
+    async def open_tape(
+        self, cluster: str, several: Any, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Open]:
+        def one(journal: str, placement: Placement, number: int, generation: int) -> SimpleNamespace:
+            ask = SimpleNamespace(remote=lambda message: several.ask.remote(journal, message))
+            return SimpleNamespace(ask=ask, ready=several.ready)
+
+        monkeypatch.setattr(shard_log, "make", one)
+        async for logs in of(cluster, services, 1):
+            yield logs
+
+
+async def test_one_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path: Path, logs: Logs) -> None:
+    async with Hosts(Site(tmp_path, "kafka", logs), random.Random(1)) as hosts:
+        for _ in range(3):
+            await hosts.get_on(30)
+            os.kill(logs.pid(), signal.SIGKILL)
+        await hosts.get_on(30)
+    assert hosts.found == []
+    assert logs.generations() == {0}, "Ray starts it again"
+    assert hosts.counts["acknowledged"] >= 3 * 3 * 30
+
+
+async def test_one_that_was_paused_and_wakes_acknowledges_nothing_stale(
+    tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_log, "QUIET", 1.5)
+    async with Hosts(Site(tmp_path, "kafka", logs), random.Random(2)) as hosts:
+        await hosts.get_on(30)
+        zombie = logs.pid()
+        os.kill(zombie, signal.SIGSTOP)
+        await hosts.get_on(60)
+        assert max(logs.generations()) > 0, "another one took over"
+        os.kill(zombie, signal.SIGCONT)
+        await hosts.get_on(60)
+    assert hosts.found == []
+    assert hosts.counts["landed too late"] > 0, hosts.counts

@@ -43,7 +43,7 @@ class MemorySource:
 
 class Way:
     """A line to a shard log in this process. ``fate(number)`` says what becomes of a message: ``pass``, ``lose`` it
-    on the way there, lose the answer on its way ``back``, or ``hang``."""
+    on the way there, lose the answer on its way ``back``, ``hang``; or nobody can be ``reached``."""
 
     def __init__(self, shard: Shard, fate: Callable[[int], str] = lambda number: "pass") -> None:
         self.shard, self.fate = shard, fate
@@ -54,6 +54,8 @@ class Way:
         match self.fate(self.messages):
             case "lose":
                 raise Lost("lost on its way", sent=True)
+            case "reached":
+                raise Lost("nobody is there", sent=False)
             case "back":
                 await self.shard.answer(message)
                 raise Lost("its answer was lost")

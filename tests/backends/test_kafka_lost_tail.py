@@ -10,13 +10,16 @@ import pytest
 
 from agent_party.cluster import services
 from agent_party.cluster.services import Running
+from agent_party.cluster.shard_serving import Shard
+from agent_party.cluster.shard_tape import ShardTape
 from agent_party.eventstore.backends.kafka import KafkaTape
 from agent_party.eventstore.backends.kafka_address import KafkaAddress, address
 from agent_party.eventstore.errors import LogRolledBack
 from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Log, Writer
-from tests.eventstore_kit import Site, notes
+from tests.eventstore_kit import Site, all_entries, notes
 from tests.kafka_kit import name
+from tests.shard_kit import Way
 
 COMMITS = 12
 _BATCH = struct.Struct(">qi")
@@ -98,6 +101,10 @@ async def test_also_when_others_have_written_in_its_place(site: Site, where: Kaf
     writer = await Issuer(log).writer("note/a")
     await written(log, writer, COMMITS)
     log.remember()
+    shards = [Shard(KafkaTape(where)) for _ in range(2)]
+    way = Way(shards[0])
+    host = ShardTape([way])
+    last = (await all_entries(host))[-1].place
     await asyncio.to_thread(cut, broker, where, 4)
     shutil.copytree(site.folder / "state", site.folder / "other" / "state")
     for checkpoint in (site.folder / "other" / "state").rglob("checkpoint"):
@@ -113,3 +120,7 @@ async def test_also_when_others_have_written_in_its_place(site: Site, where: Kaf
     await other.close()
     with pytest.raises(LogRolledBack):
         await site.open("fresh.db")
+    for way.shard in shards:  # the one that it has read from, and another one that goes on from there
+        with pytest.raises(LogRolledBack):
+            await host.read(0, last, 10)
+        await way.shard.close()

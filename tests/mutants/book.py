@@ -10,6 +10,7 @@ from tests.mutants.moving import MOVING
 from tests.mutants.planting import Mutant
 from tests.mutants.projections import PROJECTIONS
 from tests.mutants.scale import LIFECYCLE, SCALE
+from tests.mutants.shard import SHARD
 
 _MESSAGES = "tests/unit/test_messages.py"
 _SAGAS, _COURSE = "tests/unit/test_sagas.py", "tests/unit/test_course.py"
@@ -336,6 +337,7 @@ MUTANTS = (
     *KIT,
     *LANES,
     *KAFKA,
+    *SHARD,
     *BLOBS,
     *MOVING,
     *PROJECTIONS,

@@ -127,6 +127,20 @@ async def test_what_never_left_was_not_written(monkeypatch: pytest.MonkeyPatch) 
         await first
 
 
+async def test_who_was_not_reached_has_written_nothing() -> None:
+    tape = ShardTape([Way(Shard(MemorySource()), lambda number: "reached")])
+    with pytest.raises(StoreBusyError, match="nothing of this was written"):
+        await tape.append(0, [b"x"], START)
+
+
+async def test_who_is_not_reached_any_more_may_have_written() -> None:
+    source = Lanes(1)
+    source.held[0] = asyncio.Event()
+    tape = ShardTape([Way(Shard(source), lambda number: "pass" if number == 1 else "reached")])
+    with pytest.raises(Indefinite):
+        await tape.append(0, [b"x"], START)
+
+
 async def test_reading_is_asked_for_again() -> None:
     source = MemorySource()
     await source.tape.append(0, [b"one"], START)

@@ -11,20 +11,25 @@ from typing import Any
 import pytest
 import ray
 
+from agent_party import Party
 from agent_party.cluster import shard_log
 from agent_party.cluster.placement import Placement
+from agent_party.cluster.ray_runtime import RayRuntime
 from agent_party.cluster.settings import Settings, load
 from agent_party.cluster.shard_log import ShardLogActor
 from agent_party.cluster.shard_tape import ShardTape
 from agent_party.eventstore.backends.kafka_address import address
-from tests.cluster.conftest import Head, turn_to
+from tests.cluster.conftest import Head, move_to, turn_to
+from tests.cluster.killing import count, counter, executed
 from tests.conformance.test_tape import Open, TapeContract, UnconditionalTapeContract
-from tests.eventstore_kit import Site
+from tests.eventstore_kit import Site, until
 from tests.faults.sharing import Hosts
 from tests.kafka_kit import Place, name
 from tests.services_kit import Services
 
 PARTITIONS = 3
+SIGNS = 3
+"""Connections of a host to one broker, for its signs of life."""
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +141,32 @@ async def test_one_that_was_paused_and_wakes_acknowledges_nothing_stale(
         await hosts.get_on(60)
     assert hosts.found == []
     assert hosts.counts["landed too late"] > 0, hosts.counts
+
+
+async def test_the_hosts_of_a_party_share_one_and_outlive_it(
+    cluster: str, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move_to(tmp_path, monkeypatch)
+    journal, trace = f"{services.journal(name())}?partitions={PARTITIONS}", tmp_path / "trace"
+    async with Party.open(agents=[counter], runtime="ray", hosts=2, journal=journal, name="sharing") as party:
+        assert isinstance(party.runtime, RayRuntime)
+        placement = party.runtime.placement
+        shared = Logs(party.settings, placement)
+        tasks = [await party.ask(count, trace=str(trace), to=10) for _ in range(4)]
+        await until(lambda: trace.exists() and executed(trace).total() > 4, "they are at work", 60)
+        os.kill(shared.pid(), signal.SIGKILL)
+        assert [await task.result(60) for task in tasks] == [45] * 4
+        hosts = [await placement.call(placement.pooled(number), "ready") for number in range(2)]
+        assert max(connected(pid, services) for pid in hosts) <= SIGNS
+        assert connected(shared.pid(), services) > SIGNS
+    assert executed(trace).total() == 40, "a step was done again, or left out"
+    assert shared.generations() == set(), "they end with the party"
+    await Place(address(journal)).delete()
+
+
+def connected(pid: int, services: Services) -> int:
+    """How many connections a process has to Kafka."""
+    port = f":{int(services.kafka.rpartition(':')[2]):04X}"
+    own = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir() if file.exists()}
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(port) and row[3] == "01" and f"socket:[{row[9]}]" in own for row in rows)

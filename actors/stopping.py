@@ -93,6 +93,7 @@ class Stopping:
             return
         # Whoever asks for it may go away: what was begun here is done to its end.
         self._being_cancelled = asyncio.get_running_loop().create_task(self._cancel_at_once(by, reason))
+        self._being_cancelled.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(self._being_cancelled)
 
     async def _cancel_at_once(self, by: str, reason: str) -> None:

@@ -11,11 +11,11 @@ from ..actors.events import CORE
 from ..actors.presence import Presence
 from ..eventstore.backends.index_file import delete
 from ..eventstore.codec import Codec
-from ..eventstore.errors import LogMovedError, WrongLogError
+from ..eventstore.errors import LogMovedError, LogRolledBack, WrongLogError
 from ..eventstore.keyring import Keyring, state_folder
 from ..eventstore.log import Log
 from ..eventstore.moves import Movable
-from ..eventstore.moving import Moved, Progress, move
+from ..eventstore.moving import Moved, Progress, move, summed
 from ..eventstore.tape import Tape
 from ..eventstore.verify import Identity
 from .settings import Settings, scheme_of
@@ -41,10 +41,15 @@ async def move_log(settings: Settings, target: Settings, *, progress: Progress =
     """
     keyring = _keyring(settings)
     async with contextlib.AsyncExitStack() as opened:
-        source, tape = await _both(settings, target, keyring, opened)
-        assert tape
-        caches = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="agent-party-")))
-        moved = await move(source, tape, target.address, caches=caches, keyring=keyring, progress=progress)
+        try:
+            source, tape = await _both(settings, target, keyring, opened)
+        except LogRolledBack:
+            source = await _gone_on(settings, target, keyring, opened)
+            moved = await summed(source, progress=progress)
+        else:
+            assert tape
+            caches = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="agent-party-")))
+            moved = await move(source, tape, target.address, caches=caches, keyring=keyring, progress=progress)
     keyring.move_pin(source.identity, settings.address, target.address)
     if target.folder.exists():
         delete(target.folder / "index.db")  # what it knows of places is of the other tape
@@ -55,14 +60,19 @@ async def plan_move(settings: Settings, target: Settings) -> Plan:
     """What `move_log` would do; refused as it would be. Nothing is changed."""
     keyring = _keyring(settings)
     async with contextlib.AsyncExitStack() as opened:
-        source, tape = await _both(settings, target, keyring, opened, look_only=True)
+        try:
+            source, tape = await _both(settings, target, keyring, opened, look_only=True)
+        except LogRolledBack:
+            gone = await _gone_on(settings, target, keyring, opened)
+            sizes, lanes = gone.index.sizes(), gone.tape.lanes
+            return Plan(gone.identity.log_id, sum(sizes.values()), len(sizes), (lanes, lanes), True)
         held = await tape.identity() if tape else None
         if held not in (None, source.identity):
             raise WrongLogError(f"{target.address} holds another log: move to an empty one")
         await source.refresh()
         sizes = source.index.sizes()
-        lanes = source.tape.lanes, tape.lanes if tape else 1
-        return Plan(source.identity.log_id, sum(sizes.values()), len(sizes), lanes, held is not None)
+        both = source.tape.lanes, tape.lanes if tape else 1
+        return Plan(source.identity.log_id, sum(sizes.values()), len(sizes), both, held is not None)
 
 
 async def _both(
@@ -95,14 +105,34 @@ async def _both(
     return source, goal
 
 
-async def _as_it_lies(settings: Settings, keyring: Keyring, identity: Identity) -> Log:
-    """The log, up to the mark if it was moved; nothing is written to it."""
+async def _gone_on(settings: Settings, target: Settings, keyring: Keyring, opened: contextlib.AsyncExitStack) -> Log:
+    """The log at the target, where a move broke off when all was done but for remembering it, and somebody has gone on
+    there since: so the source holds less than is remembered. Else `LogRolledBack`, as whoever opens it gets it."""
+    pinned = keyring.pinned(settings.address)
+    assert pinned
+    went = ""
+    try:
+        log = await _as_it_lies(settings, keyring, pinned.identity(), to_the_mark=False)
+        await log.close()
+    except LogMovedError as moved:
+        went = moved.target
+    if went != target.address:
+        raise LogRolledBack(f"{settings.address} holds less of the log than was there before: restore the newest copy")
+    log = await _as_it_lies(target, keyring, pinned.identity())
+    opened.push_async_callback(log.close)
+    return log
+
+
+async def _as_it_lies(settings: Settings, keyring: Keyring, identity: Identity, *, to_the_mark: bool = True) -> Log:
+    """The log, up to the mark if it was moved, or else `LogMovedError`; nothing is written to it."""
     tape = open_tape(settings)
     async with contextlib.AsyncExitStack() as opened:
         opened.push_async_callback(tape.close)
         if not isinstance(tape, Movable):
             raise ConfigurationError(f"a log cannot be moved away from {settings.address}")
-        tape.to_the_mark = True
+        tape.to_the_mark = to_the_mark
+        if not to_the_mark and (went := await tape.moved_to()):
+            raise LogMovedError(f"the log of {settings.address}", went)
         if (held := await tape.identity()) != identity:
             said = f"holds log {held.log_id.hex()[:16]}" if held else "is empty"
             raise WrongLogError(f"{settings.address} {said}, and {identity.log_id.hex()[:16]} was here before")

@@ -131,7 +131,10 @@ class LogMovedError(LogError):
     """The log was moved: what is appended here does not count. ``target``: where it is now."""
 
     def __init__(self, place: str, target: str) -> None:
-        super().__init__(f"{place} was moved to {target}: set the journal to that, everywhere")
+        super().__init__(
+            f"{place} was moved to {target}: set the journal to that, everywhere; to go back, move it on from there to "
+            "a new journal, for this one is closed for good"
+        )
         self.place, self.target = place, target
 
     def __reduce__(self) -> tuple[object, ...]:

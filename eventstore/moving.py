@@ -202,8 +202,17 @@ async def _compared(source: Log, tape: Tape, index: Path, keyring: Keyring, copi
     finally:
         target.keys.close()
         target._lanes.close()
-    sizes = source.index.sizes()
-    return Moved(source.identity.log_id, sum(sizes.values()), len(sizes), copied, checkpoint, exports[0])
+    return _told(source, copied, exports[0])
+
+
+async def summed(log: Log, *, progress: Progress = lambda *_: None) -> Moved:
+    """What a move that was done before came to, as the log is now."""
+    return _told(log, 0, await _export(log, "target", progress))
+
+
+def _told(log: Log, copied: int, export: str) -> Moved:
+    sizes = log.index.sizes()
+    return Moved(log.identity.log_id, sum(sizes.values()), len(sizes), copied, log.checkpoint().body(), export)
 
 
 async def _export(log: Log, said: str, progress: Progress) -> str:

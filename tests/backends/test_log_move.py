@@ -18,6 +18,7 @@ from agent_party.eventstore.errors import LogMovedError, LogRolledBack
 from agent_party.eventstore.export import export
 from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Log
+from tests.faults.moving_kills import survive
 from tests.services_kit import Services
 
 writer = Agent("writer", version="1")
@@ -173,3 +174,13 @@ def home_keyring(home: Home) -> Any:
     from agent_party.eventstore.keyring import Keyring
 
     return Keyring(home.folder / "state")
+
+
+@pytest.mark.parametrize("writing", [False, True], ids=["at rest", "written to"])
+async def test_killed_anywhere(tmp_path: Path, services: Services, writing: bool) -> None:
+    """A short piece of `tests/campaigns/log_move.py`: movers are killed by SIGKILL, there and back."""
+    counts = await survive(tmp_path, services.kafka, 11 + writing, 2, writing=writing)
+    assert counts["ways"] == 2
+    assert sum(times for what, times in counts.items() if what.startswith("killed")) >= 1
+    assert (counts["the same, byte by byte"] == 1) is not writing
+    assert bool(counts["acknowledged beside a mover"]) is writing

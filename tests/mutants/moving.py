@@ -22,5 +22,12 @@ MOVING = (
         MOVE,
     ),
     Mutant("move-of-a-beginning", M, "        await copy.look()\n", "", MOVE),
+    Mutant(
+        "move-done-before",
+        "cluster/moving.py",
+        "        except LogRolledBack:\n            source",
+        "        except ZeroDivisionError:\n            source",
+        MOVE,
+    ),
     Mutant("move-remembered", K, 'went = pinned.moved if pinned else ""', 'went = ""', MOVE),
 )

@@ -16,12 +16,13 @@ from agent_party.eventstore.commit import SigningKey
 from agent_party.eventstore.errors import LogMovedError, LogRolledBack, StoreError, WrongLogError
 from agent_party.eventstore.export import export
 from agent_party.eventstore.grants import Issuer
+from agent_party.eventstore.keyring import Keyring
 from agent_party.eventstore.log import Log, Writer
 from agent_party.eventstore.moves import mark, marked
 from agent_party.eventstore.moving import Moved, move
 from agent_party.eventstore.tape import Attempt, Entry, Indefinite, Tape
 from agent_party.eventstore.verify import identity
-from tests.cli_kit import Cli
+from tests.cli_kit import APP, Cli
 from tests.eventstore_kit import JOURNAL, Site, notes
 
 TARGET = "sqlite:////elsewhere/log.db"
@@ -310,6 +311,41 @@ def test_the_command(cli: Cli) -> None:
     assert back["checkpoint"].splitlines()[1] == str(back["commits"])
     cli.ask("crows", request="r2")
     assert "was moved to" in cli.json("task", "list", "--journal", target, code=3)["message"]
+
+
+def test_done_but_for_remembering_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mover died when all was copied and compared; somebody goes on at the target before it is called again."""
+    cli.ask()
+    target = f"sqlite:///{cli.folder}/to/log.db"
+
+    def dies(*given: Any) -> None:
+        raise StoreError("the mover dies here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Keyring, "move_pin", dies)
+        cli.json("log", "move", target, "--yes", code=5)
+    cli.json("ask", "text.write", "topic=owls", "--request-id", "r2", *APP, "--journal", target)
+    assert cli.json("log", "move", target, "--dry-run")["begun"]
+    told = cli.json("log", "move", target, "--yes")
+    assert (told["moved"], told["copied"]) == (True, 0)
+    assert len(cli.json("task", "list", "--journal", target)) == 2
+    said = cli.json("task", "list", code=3)["message"]
+    assert f"was moved to {target}: set the journal" in said
+    assert "to go back, move it on from there to a new journal" in said
+    other = f"sqlite:///{cli.folder}/other/log.db"
+    assert "was moved to" in cli.json("log", "move", other, "--yes", code=3)["message"]
+
+
+def test_a_source_that_was_cut_is_not_taken_for_a_moved_one(cli: Cli) -> None:
+    cli.ask()
+    path = cli.folder / ".party" / "log.db"
+    old = path.read_bytes()
+    cli.ask("owls", "r2")
+    for file in (cli.folder / ".party").glob("*.db*"):
+        file.unlink()
+    path.write_bytes(old)
+    target = f"sqlite:///{cli.folder}/to/log.db"
+    assert "restore the newest copy" in cli.json("log", "move", target, "--yes", code=4)["message"].lower()
 
 
 def test_blobs_are_not_lost_sight_of(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,11 @@
 """Documents as a batch will leave them, and what writes do to documents: the same for every store of views."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from ..eventstore.reading import Commit
 from .projection import Add, Delete, Put, Views, Write
 from .sink import Named, Sizes
 
@@ -33,8 +32,8 @@ class DocumentsAhead:
                 apply_to(self._read, write)
         return self._read.get(name, {})
 
-    async def expect(self, commits: Sequence[Commit]) -> None:
-        """What they will ask for cannot be told before."""
+    async def expect(self, streams: Iterable[str]) -> None:
+        """What their commits will ask for cannot be told before."""
 
     def add(self, writes: Iterable[Write]) -> list[Write]:
         """These come next."""

@@ -10,7 +10,6 @@ What is asked is written once, in `questions`, for every store: a store gives no
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from ..eventstore.reading import Commit
 from .moments import Moment
 from .sink import Sink
 
@@ -290,10 +289,9 @@ class StatesAhead:
         """All that a batch has read or written is known to the next one; what is older is stored by then."""
         return StatesAhead(self._load, False, self)
 
-    async def expect(self, commits: Sequence[Commit]) -> None:
-        """Look up what is remembered of their streams, and of those that they follow from."""
-        causes = [commit.cause.stream.decode() for commit in commits if commit.cause]
-        await self._look_up({*causes, *(commit.stream for commit in commits if commit.events)})
+    async def expect(self, streams: Iterable[str]) -> None:
+        """Look up what is remembered of them, at once."""
+        await self._look_up(set(streams))
 
     async def _look_up(self, streams: set[str]) -> None:
         wanted = streams - self._states.keys()

@@ -9,7 +9,7 @@ A sink has two sides. The live one is what readers see. The scratch one is where
 live one goes on; `swap` puts it in the live one's place at once, so that no reader sees a mix. The worker decides when.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -87,8 +87,8 @@ class Ahead(Protocol[W, R_co]):
         """What is given to the projection's `writes`."""
         ...
 
-    async def expect(self, commits: Sequence[Commit]) -> None:
-        """These commits come next: whatever they will ask for may be looked up at once."""
+    async def expect(self, streams: Iterable[str]) -> None:
+        """Commits of these streams come next, or follow from them: what they will ask for may be looked up at once."""
         ...
 
     def add(self, writes: Iterable[W]) -> list[W]:

@@ -227,9 +227,10 @@ class Worker(Generic[W, R]):
         writes, taken = list[W](), 0
         clock = asyncio.get_running_loop().time
         size, until = 0, clock() + self.limits.seconds
+        await ahead.expect(row.stream.decode() for row in rows)
         for first in range(0, len(rows), BATCH):
             commits = await self._log.commits(rows[first : first + BATCH], lenient=True)
-            await ahead.expect(commits)
+            await ahead.expect(commit.cause.stream.decode() for commit in commits if commit.cause)
             for commit in commits:
                 new = ahead.add(await self.projection.writes(commit, ahead.read))
                 size += len(_encoder.encode(new))

@@ -242,8 +242,9 @@ async def project(graph: Graph, commits: Sequence[Commit], batch: int = 50) -> C
     for start in range(0, len(commits), batch):
         ahead, writes = graph.ahead(RELATIONSHIPS, checkpoint), list[Any]()
         after = dict(checkpoint.sizes)
-        await ahead.expect(commits[start : start + batch])
-        for commit in commits[start : start + batch]:
+        some = commits[start : start + batch]
+        await ahead.expect([one.stream for one in some] + [one.cause.stream.decode() for one in some if one.cause])
+        for commit in some:
             writes += ahead.add(await RELATIONSHIPS.writes(commit, ahead.read))
             after[commit.slice] = commit.position + 1
         moved = await graph.apply(RELATIONSHIPS, checkpoint, after, writes)

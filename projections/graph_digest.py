@@ -1,18 +1,26 @@
 """The state hash of a graph: the same for every store, whatever the order in which things were written."""
 
 import hashlib
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from ..eventstore.errors import StoreBusyError
-from .sink import Id, Named, Sink
+from .sink import Checkpoint, Id, Named
 
 PAGE = 5_000
 _TRIES = 5
 
 
-async def digest_of(sink: Sink[Any, Any], projection: Named) -> str:
+class _Read(Protocol):
+    """What of a sink is needed."""
+
+    async def checkpoint(self, projection: Named) -> Checkpoint: ...
+
+    async def items(self, projection: Named, after: Id = (), limit: int = 1_000) -> list[tuple[Id, Any]]: ...
+
+
+async def digest_of(sink: _Read, projection: Named) -> str:
     """SHA-256 over the sizes and all items, sorted. `StoreBusyError` if it is written again and again meanwhile."""
     for _ in range(_TRIES):
         before = await sink.checkpoint(projection)

@@ -12,19 +12,13 @@ from ..graph import (
     EDGE_FIELDS,
     FOLD,
     KINDS,
-    MOST,
     NODE_FIELDS,
     RELATIONS,
     Changes,
-    EdgeRow,
-    NodeRow,
     Ref,
     Way,
-    edge_row,
-    node_row,
 )
 from ..moments import FOREVER, Moment
-from ..sink import Id
 
 Statement = tuple[str, list[dict[str, Any]]]
 """A statement, and the rows that it is run for, as parameter ``rows``."""
@@ -57,7 +51,7 @@ class Dialect(Protocol):
 
 
 class Cypher:
-    """The statements in a dialect. They return what `Answers` reads."""
+    """The statements in a dialect. They return what `CypherGraph` reads."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._of = dialect
@@ -128,11 +122,11 @@ class Cypher:
 
     def writes(self, changes: Changes, one_shape: bool) -> Iterable[Statement]:
         """What a batch comes to. ``one_shape``: each statement's rows have the same fields."""
-        for kind, nodes in _grouped(changes.nodes, lambda ref: (ref.kind,)).items():
+        for kind, nodes in grouped(changes.nodes, lambda ref: (ref.kind,)).items():
             rows = [({"id": ref.id}, fields) for ref, fields in nodes]
             yield from _shaped(f"UNWIND $rows AS row MERGE {self.node('n', kind[0], 'row.id')}", "n", rows, one_shape)
         for how, edges in (("MERGE", changes.edges), ("MATCH", changes.ends)):
-            for (edge_kind, one, other), found in _grouped(edges, lambda id: (id[0], id[1].kind, id[2].kind)).items():  # noqa: A006
+            for (edge_kind, one, other), found in grouped(edges, lambda id: (id[0], id[1].kind, id[2].kind)).items():  # noqa: A006
                 rows = [({"one": id[1].id, "other": id[2].id, "key": id[3]}, fields) for id, fields in found]  # noqa: A001
                 ends = f"MATCH {self.node('a', one, 'row.one')} MATCH {self.node('b', other, 'row.other')}"
                 edge = f"{how} (a)-[e:{TYPES[edge_kind]} {{key: row.key}}]->(b)"
@@ -163,7 +157,8 @@ class Cypher:
         return f"(CASE WHEN {size} >= 0 THEN {place}_position < {size} ELSE {place}_time <= $time{number} END)"
 
 
-def _grouped(items: Mapping[Any, Any], by: Any) -> dict[tuple[str, ...], list[tuple[Any, Any]]]:
+def grouped(items: Mapping[Any, Any], by: Any) -> dict[tuple[str, ...], list[tuple[Any, Any]]]:
+    """Items by what ``by`` makes of their keys, sorted by that."""
     groups: dict[tuple[str, ...], list[tuple[Any, Any]]] = defaultdict(list)
     for key, value in items.items():
         groups[by(key)].append((key, value))
@@ -221,103 +216,3 @@ def read_edge(row: Sequence[Any]) -> tuple[tuple[str, Ref, Ref, str], dict[str, 
     """An edge from what `Cypher.edges` returns."""
     one, other = Ref(KIND_OF[row[0]], row[1]), Ref(KIND_OF[row[3]], row[4])
     return (KIND_OF[row[2]], one, other, row[5]), stored(EDGE_FIELDS, row[6:])
-
-
-class Answers(Protocol):
-    """What a store with Cypher adds to become a `Graph`: how it is asked, and how many slices it has seen."""
-
-    cypher: Cypher
-
-    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
-        """The rows of each statement, all of one moment."""
-        ...
-
-    async def slices(self) -> int:
-        """How many slices there may be in what is stored."""
-        ...
-
-
-async def ask_nodes(store: Answers, refs: Iterable[Ref]) -> list[NodeRow]:
-    """See `Graph.nodes`."""
-    kinds = _grouped(dict.fromkeys(refs), lambda ref: (ref.kind,))
-    asked = [(kind, [ref.id for ref, _ in found]) for (kind,), found in kinds.items() if kind in LABELS]
-    answers = await store.ask(*((store.cypher.nodes(kind), {"ids": ids}) for kind, ids in asked))
-    return sorted(
-        node_row(*read_node(kind, row)) for (kind, _), rows in zip(asked, answers, strict=True) for row in rows
-    )
-
-
-async def ask_edges(
-    store: Answers, refs: Iterable[Ref], way: Way, kinds: Sequence[str], when: Moment | None, limit: int
-) -> list[EdgeRow]:
-    """See `Graph.edges`."""
-    given = parameters(when, None, await store.slices() if when and when.sizes else 1)
-    ways: tuple[Way, ...] = ("out", "in") if way == "both" else (way,)
-    statements = [
-        (text, {"ids": [ref.id for ref, _ in found], "limit": MOST + 1, **given})
-        for (kind,), found in _grouped(dict.fromkeys(refs), lambda ref: (ref.kind,)).items()
-        for one in ways
-        if kind in LABELS and (text := store.cypher.edges(kind, one, kinds, when))
-    ]
-    edges = dict(read_edge(row) for rows in await store.ask(*statements) for row in rows)
-    return sorted((edge_row(*one, fields) for one, fields in edges.items()), key=lambda row: row.id)[:limit]
-
-
-async def ask_scan(
-    store: Answers, when: Moment, but_not: Moment | None, kinds: Sequence[str], limit: int
-) -> tuple[list[NodeRow], list[EdgeRow]]:
-    """See `Graph.scan`."""
-    given = {**parameters(when, but_not, await store.slices()), "limit": limit}
-    labels = [kind for kind in KINDS if not kinds or kind in kinds]
-    types = [(kind, pair) for kind in RELATIONS if not kinds or kind in kinds for pair in RELATIONS[kind]]
-    answers = await store.ask(
-        *((store.cypher.told(kind, when, but_not), given) for kind in labels),
-        *((store.cypher.scanned(kind, pair, when, but_not), given) for kind, pair in types),
-    )
-    nodes = [node_row(*read_node(kind, row)) for kind, rows in zip(labels, answers, strict=False) for row in rows]
-    found = dict(read_edge(row) for rows in answers[len(labels) :] for row in rows)
-    edges = [edge_row(*one, fields) for one, fields in found.items()]
-    return sorted(nodes)[:limit], sorted(edges, key=lambda row: row.id)[:limit]
-
-
-async def ask_touched(store: Answers, refs: Iterable[Ref], when: Moment) -> set[Ref]:
-    """See `Graph.touched`."""
-    kinds = _grouped(dict.fromkeys(refs), lambda ref: (ref.kind,))
-    given = parameters(when, None, await store.slices() if when.sizes else 1)
-    answers = await store.ask(
-        *(
-            (store.cypher.touched(kind, when), {"ids": [r.id for r, _ in found], **given})
-            for (kind,), found in kinds.items()
-        )
-    )
-    return {Ref(kind, row[0]) for (kind,), rows in zip(kinds, answers, strict=True) for row in rows}
-
-
-async def ask_named(store: Answers, name: str, limit: int) -> list[Ref]:
-    """See `Graph.named`."""
-    given = {"name": name, "long": len(name) >= 8, "limit": limit}
-    answers = await store.ask(*((store.cypher.named(kind), given) for kind in KINDS))
-    return sorted(Ref(kind, row[0]) for kind, rows in zip(KINDS, answers, strict=True) for row in rows)[:limit]
-
-
-async def ask_items(store: Answers, after: Id, limit: int) -> list[tuple[Id, Any]]:
-    """The nodes and edges of `Sink.items`, a node's edges after it."""
-    found: list[tuple[Id, Any]] = []
-    for kind in [kind for kind in STORED if not after or kind >= after[0]]:
-        first = after[1] if len(after) > 1 and kind == after[0] else ""
-        while len(found) < limit:
-            ((*rows,),) = await store.ask((store.cypher.page(kind), {"first": first, "limit": limit + 1}))
-            nodes = [read_node(kind, row) for row in rows]
-            edges = []
-            if nodes and (text := store.cypher.edges(kind, "out", (), None)):
-                given = {"ids": [ref.id for ref, _ in nodes], "limit": 100 * MOST}
-                edges = [read_edge(row) for row in (await store.ask((text, given)))[0]]
-            page: list[tuple[Id, Any]] = [(tuple(ref), fields) for ref, fields in nodes]
-            page += [((*one, edge, *other, key), fields) for (edge, one, other, key), fields in edges]
-            found += sorted((item for item in page if item[0] > after), key=lambda item: item[0])
-            if len(rows) <= limit:
-                break
-            after, first = found[-1][0] if found else after, rows[-1][0]
-        if len(found) >= limit:
-            break
-    return found[:limit]

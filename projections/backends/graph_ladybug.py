@@ -3,8 +3,8 @@
 The live side and the scratch side are two files beside each other; a swap is a rename.
 """
 
-import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,24 +13,17 @@ import msgspec
 from ...eventstore.backends.thread import Thread
 from ..graph import (
     EDGE_FIELDS,
-    FOLD,
-    MOST,
     NODE_FIELDS,
     RELATIONS,
     Changes,
-    EdgeRow,
     GraphWrite,
-    NodeRow,
     Read,
-    Ref,
     Rows,
     StatesAhead,
-    Way,
 )
-from ..graph_digest import digest_of
-from ..moments import Moment
-from ..sink import Ahead, Checkpoint, Id, Letter, Letters, Named, Sizes
+from ..sink import Ahead, Checkpoint, Letter, Letters, Named, Sizes
 from . import graph_cypher as shared
+from .graph_asking import Asked, CypherGraph, checkpoint_of, turn_after
 from .ladybug_door import ask_readonly
 from .ladybug_file import LadybugFile, rows_of
 
@@ -76,7 +69,7 @@ class LadybugDialect:
         return f"list_extract($sizes, {slice} + 1)"
 
 
-class LadybugGraph:
+class LadybugGraph(CypherGraph):
     """``folder``: where the files lie, one for a projection and side. ``log``: the id of the log that it is of; the
     graph of another one is thrown away."""
 
@@ -90,7 +83,7 @@ class LadybugGraph:
 
     async def checkpoint(self, projection: Named) -> Checkpoint:
         row = await self._read(projection.name, lambda connection: _row(connection, projection.name))
-        return _checkpoint(row) if row and row["log"] == self._log else Checkpoint()
+        return checkpoint_of(row) if row and row["log"] == self._log else Checkpoint()
 
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
@@ -108,41 +101,26 @@ class LadybugGraph:
             for text, rows in statements:
                 connection.execute(text, {"rows": rows})
             _write_letters(connection, letters)
-            row |= {"turn": _next(row["turn"]), "sizes": msgspec.json.encode(after).decode()}
+            row |= {"turn": turn_after(row["turn"]), "sizes": msgspec.json.encode(after).decode()}
             row |= {"version": projection.version, "log": self._log}
             _write_row(connection, projection.name, row)
-            return _checkpoint(row)
+            return checkpoint_of(row)
 
         return await self._write(projection.name, work)
 
     def ahead(self, projection: Named, before: Checkpoint) -> Ahead[GraphWrite, Read]:
-        async def load(streams: Sequence[str]) -> Mapping[str, str]:
-            text = f"UNWIND $ids AS one MATCH {self.cypher.node('n', FOLD, 'one')} RETURN n.id, n.state"
-            given = {"ids": list(streams)}
-            rows = await self._read(projection.name, lambda connection: rows_of(connection, text, given))
-            return {stream: state for stream, state in rows or ()}  # noqa: C416
-
-        return StatesAhead(load, empty=not before.sizes)
+        return StatesAhead(partial(self.states_of, projection.name), empty=not before.sizes)
 
     async def letters(self, projection: Named) -> dict[str, Letter]:
         text = "MATCH (l:PartyLetter) RETURN l.stream, l.letter"
         rows = await self._read(projection.name, lambda connection: rows_of(connection, text, {}))
         return {stream: Letter(*msgspec.json.decode(letter)) for stream, letter in rows or ()}
 
-    async def digest(self, projection: Named) -> str:
-        return await digest_of(self, projection)
-
-    async def items(self, projection: Named, after: Id = (), limit: int = 1_000) -> list[tuple[Id, Any]]:
-        found = [] if after > ("~",) else await shared.ask_items(_Named(self, projection.name), after, limit)
-        letters = await self.letters(projection)
-        found += [(("~letter", stream), letter._asdict()) for stream, letter in sorted(letters.items())]
-        return [item for item in found if item[0] > after][:limit]
-
     async def drop(self, projection: Named) -> None:
         def work(connection: Any) -> None:
             row = _row(connection, projection.name)
             _empty(connection)
-            row |= {"turn": _next(row["turn"]), "sizes": "{}", "version": 0, "log": self._log}
+            row |= {"turn": turn_after(row["turn"]), "sizes": "{}", "version": 0, "log": self._log}
             _write_row(connection, projection.name, row)
 
         await self._write(projection.name, work)
@@ -150,7 +128,7 @@ class LadybugGraph:
     async def pause(self, projection: Named, reason: str) -> None:
         def work(connection: Any) -> None:
             row = _row(connection, projection.name)
-            row |= {"turn": _next(row["turn"]), "paused": reason, "log": self._log}
+            row |= {"turn": turn_after(row["turn"]), "paused": reason, "log": self._log}
             _write_row(connection, projection.name, row)
 
         await self._write(projection.name, work)
@@ -182,40 +160,12 @@ class LadybugGraph:
 
     # What is asked
 
-    async def nodes(self, refs: Sequence[Ref]) -> list[NodeRow]:
-        return await shared.ask_nodes(self, refs)
-
-    async def edges(
-        self, refs: Sequence[Ref], way: Way = "both", kinds: Sequence[str] = (), when: Moment | None = None,
-        limit: int = MOST,
-    ) -> list[EdgeRow]:  # fmt: skip
-        return await shared.ask_edges(self, refs, way, kinds, when, limit)
-
-    async def scan(
-        self, when: Moment, but_not: Moment | None = None, kinds: Sequence[str] = (), limit: int = MOST
-    ) -> tuple[list[NodeRow], list[EdgeRow]]:
-        return await shared.ask_scan(self, when, but_not, kinds, limit)
-
-    async def touched(self, refs: Sequence[Ref], when: Moment) -> set[Ref]:
-        return await shared.ask_touched(self, refs, when)
-
-    async def named(self, name: str, limit: int = 10) -> list[Ref]:
-        return await shared.ask_named(self, name, limit)
-
     async def query(self, cypher: str, parameters: Mapping[str, Any], limit: int = 10_000, seconds: float = 30) -> Rows:
-        file = self._file(_LIVE)
+        file = self._file(self.asked)
         work = ask_readonly(cypher, parameters, limit, seconds)
         return await self._thread.run(lambda: file.read_only(work)) or Rows([], [])
 
-    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
-        return await self.ask_of(_LIVE, *statements)
-
-    async def slices(self) -> int:
-        return await self.slices_of(_LIVE)
-
-    async def ask_of(self, name: str, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
-        """As `graph_cypher.Answers.ask`, of a projection by name."""
-
+    async def ask_of(self, name: str, *statements: Asked) -> list[list[list[Any]]]:
         def work(connection: Any) -> list[list[list[Any]]]:
             connection.execute("BEGIN TRANSACTION READ ONLY")
             try:
@@ -229,9 +179,8 @@ class LadybugGraph:
         return [[] for _ in statements] if answers is None else answers
 
     async def slices_of(self, name: str) -> int:
-        """As `graph_cypher.Answers.slices`, of a projection by name."""
         row = await self._read(name, lambda connection: _row(connection, name))
-        return max(_checkpoint(row).sizes, default=0) + 1 if row else 1
+        return max(checkpoint_of(row).sizes, default=0) + 1 if row else 1
 
     async def _read(self, name: str, work: Callable[[Any], T]) -> T | None:
         file = self._file(name)
@@ -248,22 +197,7 @@ class LadybugGraph:
         return self._files[name]
 
 
-_LIVE = "relationships"
-"""The projection that is asked, where nobody says which."""
 _NOTHING: dict[str, Any] = {"turn": 0, "sizes": "{}", "version": 0, "paused": "", "log": ""}
-
-
-class _Named:
-    """What is asked of a projection by name."""
-
-    def __init__(self, graph: LadybugGraph, name: str) -> None:
-        self._graph, self._name, self.cypher = graph, name, graph.cypher
-
-    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
-        return await self._graph.ask_of(self._name, *statements)
-
-    async def slices(self) -> int:
-        return await self._graph.slices_of(self._name)
 
 
 def _used(text: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,16 +213,6 @@ def _row(connection: Any, name: str) -> dict[str, Any]:
 
 def _write_row(connection: Any, name: str, row: Mapping[str, Any]) -> None:
     connection.execute(f"MERGE (c:PartyCheckpoint {{name: $name}}) SET {_SET}", {"name": name, **row})
-
-
-def _checkpoint(row: Mapping[str, Any]) -> Checkpoint:
-    sizes = msgspec.json.decode(row["sizes"], type=dict[int, int])
-    return Checkpoint(sizes, row["turn"], row["version"], row["paused"])
-
-
-def _next(turn: int) -> int:
-    """The first turn is a random one, so that none comes twice, even if somebody deletes the file."""
-    return turn + 1 if turn else secrets.randbelow(2**40) + 1
 
 
 def _empty(connection: Any) -> None:

@@ -6,18 +6,17 @@ one transaction.
 """
 
 import contextlib
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ...eventstore.errors import StoreBusyError, StoreError
-from ..graph import FOLD, MOST, Changes, EdgeRow, GraphWrite, NodeRow, Read, Ref, Rows, StatesAhead, Way
-from ..graph_digest import digest_of
-from ..moments import Moment
+from ..graph import Changes, GraphWrite, Read, Rows, StatesAhead
 from ..sink import Ahead, Checkpoint, Id, Letter, Letters, Named, Sizes
 from . import graph_cypher as shared
+from .graph_asking import Asked, CypherGraph, checkpoint_of, turn_after
 from .neo4j_connection import Connection
 from .neo4j_door import ask_readonly
 
@@ -47,8 +46,10 @@ class Neo4jDialect:
         return f"coalesce($sizes[{slice}], -1)"
 
 
-class Neo4jGraph:
+class Neo4jGraph(CypherGraph):
     """``log``: the id of the log that it is the graph of."""
+
+    asked = ""
 
     def __init__(self, connection: Connection, log: bytes, side: str = "live") -> None:
         self._connection, self._log, self._side = connection, log.hex(), side
@@ -59,7 +60,7 @@ class Neo4jGraph:
     # The sink
 
     async def checkpoint(self, projection: Named) -> Checkpoint:
-        return _checkpoint(await self._look(projection.name))
+        return checkpoint_of(await self._look(projection.name))
 
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
@@ -69,7 +70,7 @@ class Neo4jGraph:
             row = await self._locked(tx, projection.name)
             if row["turn"] != before.turn:
                 return None
-            old, turn = row["generation"], _next(row["turn"])
+            old, turn = row["generation"], turn_after(row["turn"])
             row |= {"sizes": msgspec.json.encode(after).decode(), "version": projection.version, "turn": turn}
             if not before.sizes:
                 row["generation"] = f"{projection.name} {self._side} {turn}"
@@ -81,42 +82,29 @@ class Neo4jGraph:
             await tx.commit()
         if old and not before.sizes:
             await self._clean(old)
-        return _checkpoint(row)
+        return checkpoint_of(row)
 
     def ahead(self, projection: Named, before: Checkpoint) -> Ahead[GraphWrite, Read]:
-        async def load(streams: Sequence[str]) -> Mapping[str, str]:
-            return await self._states(projection.name, streams)
-
-        return StatesAhead(load, empty=not before.sizes)
-
-    async def _states(self, name: str, streams: Sequence[str]) -> dict[str, str]:
-        text = f"UNWIND $ids AS one MATCH {self.cypher.node('n', FOLD, 'one')} RETURN n.id, n.state"
-        ((*rows,),) = await self._ask(name, (text, {"ids": list(streams)}))
-        return {stream: state for stream, state in rows}  # noqa: C416
+        return StatesAhead(partial(self.states_of, projection.name), empty=not before.sizes)
 
     async def letters(self, projection: Named) -> dict[str, Letter]:
         text = f"MATCH (l:PartyLetter {{generation: $generation}}) RETURN {_LETTER}"
-        ((*rows,),) = await self._ask(projection.name, (text, {}))
+        ((*rows,),) = await self.ask_of(projection.name, (text, {}))
         return {row[0]: Letter(*row) for row in rows}
 
-    async def digest(self, projection: Named) -> str:
-        return await digest_of(self, projection)
-
     async def items(self, projection: Named, after: Id = (), limit: int = 1_000) -> list[tuple[Id, Any]]:
-        named = self._named(projection.name)
-        found = [] if after > ("~",) else await shared.ask_items(named, after, limit)
-        letters = await self.letters(projection)
-        found += [(("~letter", stream), letter._asdict()) for stream, letter in sorted(letters.items())]
+        found, own = await super().items(projection, after, limit), ("~strange", "")
         strange = "MATCH (n) WHERE n.generation IS NULL AND NOT n:PartyCheckpoint RETURN count(n)"
-        if len(found) < limit and (many := (await named.ask((strange, {})))[0][0][0]):
-            found.append((("~strange", ""), {"nodes": many}))
-        return [item for item in found if item[0] > after][:limit]
+        if len(found) < limit and own > after:
+            (((many,),),) = await self.ask_of(projection.name, (strange, {}))
+            found += [(own, {"nodes": many})] if many else []
+        return found
 
     async def drop(self, projection: Named) -> None:
         async with self._connection.writing() as tx:
             row = await self._locked(tx, projection.name)
             old = row["generation"]
-            row |= {"generation": "", "sizes": "{}", "version": 0, "turn": _next(row["turn"])}
+            row |= {"generation": "", "sizes": "{}", "version": 0, "turn": turn_after(row["turn"])}
             await self._moved(tx, projection.name, row)
             await tx.commit()
         if old:
@@ -125,7 +113,7 @@ class Neo4jGraph:
     async def pause(self, projection: Named, reason: str) -> None:
         async with self._connection.writing() as tx:
             row = await self._locked(tx, projection.name)
-            row |= {"paused": reason, "turn": _next(row["turn"])}
+            row |= {"paused": reason, "turn": turn_after(row["turn"])}
             await self._moved(tx, projection.name, row)
             await tx.commit()
 
@@ -140,8 +128,8 @@ class Neo4jGraph:
                 return False
             old = mine["generation"]
             mine |= {name: theirs[name] for name in ("generation", "sizes", "version")}
-            mine["turn"] = _next(mine["turn"])
-            theirs |= {"generation": "", "sizes": "{}", "version": 0, "turn": _next(theirs["turn"])}
+            mine["turn"] = turn_after(mine["turn"])
+            theirs |= {"generation": "", "sizes": "{}", "version": 0, "turn": turn_after(theirs["turn"])}
             await self._moved(tx, projection.name, mine)
             await other._moved(tx, projection.name, theirs)
             await tx.commit()
@@ -160,40 +148,14 @@ class Neo4jGraph:
 
     # What is asked
 
-    async def nodes(self, refs: Sequence[Ref]) -> list[NodeRow]:
-        return await shared.ask_nodes(self, refs)
-
-    async def edges(
-        self, refs: Sequence[Ref], way: Way = "both", kinds: Sequence[str] = (), when: Moment | None = None,
-        limit: int = MOST,
-    ) -> list[EdgeRow]:  # fmt: skip
-        return await shared.ask_edges(self, refs, way, kinds, when, limit)
-
-    async def scan(
-        self, when: Moment, but_not: Moment | None = None, kinds: Sequence[str] = (), limit: int = MOST
-    ) -> tuple[list[NodeRow], list[EdgeRow]]:
-        return await shared.ask_scan(self, when, but_not, kinds, limit)
-
-    async def touched(self, refs: Sequence[Ref], when: Moment) -> set[Ref]:
-        return await shared.ask_touched(self, refs, when)
-
-    async def named(self, name: str, limit: int = 10) -> list[Ref]:
-        return await shared.ask_named(self, name, limit)
-
     async def query(self, cypher: str, parameters: Mapping[str, Any], limit: int = 10_000, seconds: float = 30) -> Rows:
         given = {"generation": (await self._look(""))["generation"], **parameters}
         return await ask_readonly(self._connection, cypher, given, limit, seconds)
 
-    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
-        return await self._ask("", *statements)
+    async def slices_of(self, name: str) -> int:
+        return max(checkpoint_of(await self._look(name)).sizes, default=0) + 1
 
-    async def slices(self) -> int:
-        return max(_checkpoint(await self._look("")).sizes, default=0) + 1
-
-    def _named(self, name: str) -> "_Named":
-        return _Named(self, name)
-
-    async def _ask(self, name: str, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
+    async def ask_of(self, name: str, *statements: Asked) -> list[list[list[Any]]]:
         """Of one generation: where that was swapped away meanwhile, and may be half deleted, all is asked again."""
         if name not in self._generations:
             await self._look(name)
@@ -248,29 +210,6 @@ class Neo4jGraph:
 
 
 _RETURN = "RETURN " + ", ".join(f"c.{name} AS {name}" for name in _ROW)
-
-
-class _Named:
-    """What is asked of a projection by name, on whichever side."""
-
-    def __init__(self, graph: Neo4jGraph, name: str) -> None:
-        self._graph, self._name, self.cypher = graph, name, graph.cypher
-
-    async def ask(self, *statements: tuple[str, Mapping[str, Any]]) -> list[list[list[Any]]]:
-        return await self._graph._ask(self._name, *statements)
-
-    async def slices(self) -> int:
-        return await self._graph.slices()
-
-
-def _checkpoint(row: Mapping[str, Any]) -> Checkpoint:
-    sizes = msgspec.json.decode(row["sizes"], type=dict[int, int])
-    return Checkpoint(sizes, row["turn"], row["version"], row["paused"])
-
-
-def _next(turn: int) -> int:
-    """The first turn is a random one, so that none comes twice, even if somebody empties the database."""
-    return turn + 1 if turn else secrets.randbelow(2**40) + 1
 
 
 async def _write_letters(tx: "AsyncTransaction", letters: Letters, generation: str) -> None:

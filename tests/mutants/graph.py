@@ -5,6 +5,7 @@ from tests.mutants.planting import Mutant
 B = "projections/backends/"
 UNIT = ("tests/unit/test_graph.py",)
 MOVES = "tests/conformance/test_graph.py::test_a_checkpoint_moves_with_its_writes"
+SWAP = "tests/conformance/test_graph.py::test_a_rebuild_stands_beside_and_is_swapped"
 DOOR = "::test_the_door_is_shut"
 
 GRAPH = (
@@ -35,6 +36,20 @@ GRAPH = (
         '            if row["turn"] != before.turn:\n',
         "            if False:\n",
         (f"{MOVES}[neo4j]",),
+    ),
+    Mutant(
+        "swap-turn-in-ladybug",
+        B + "graph_ladybug.py",
+        '        if (mine["turn"], theirs["turn"]) != (at.turn, made.turn):\n',
+        "        if False:\n",
+        (f"{SWAP}[ladybug]",),
+    ),
+    Mutant(
+        "swap-turn-in-neo4j",
+        B + "graph_neo4j.py",
+        '            if (mine["turn"], theirs["turn"]) != (live.turn, scratch.turn):\n',
+        "            if False:\n",
+        (f"{SWAP}[neo4j]",),
     ),
     Mutant(
         "ladybug-door",

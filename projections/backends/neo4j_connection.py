@@ -10,7 +10,7 @@ from ...eventstore.errors import StoreBusyError, StoreError, StoreFullError, Sto
 from .graph_cypher import LABELS
 
 if TYPE_CHECKING:
-    from neo4j import AsyncDriver, AsyncTransaction
+    from neo4j import AsyncDriver, AsyncManagedTransaction, AsyncSession, AsyncTransaction
 
 DEADLINE = 60.0
 """Seconds that any one transaction may take."""
@@ -119,12 +119,24 @@ class Connection:
                 raise StoreError(
                     f"{self.shown} holds data that is not a party's: give it a Neo4j of its own, or empty this one"
                 )
-            keys = {"PartyCheckpoint": "n.key", "PartyLetter": "n.generation, n.id"}
-            keys |= dict.fromkeys(LABELS.values(), "n.generation, n.id")
-            for label, fields in keys.items():
-                name = f"party_{label.lower()}"
+            await self._constrain(session)
+
+    async def _constrain(self, session: "AsyncSession") -> None:
+        """Have all constraints. They are looked for first, because to make one that is there waits for all who write;
+        made in one transaction, which is one wait for the disk; and again where somebody else makes them too."""
+        keys = {"PartyCheckpoint": "n.key", "PartyLetter": "n.generation, n.id"}
+        keys |= dict.fromkeys(LABELS.values(), "n.generation, n.id")
+        named = {f"party_{label.lower()}": (label, fields) for label, fields in keys.items()}
+        there = {row["name"] async for row in await session.run("SHOW CONSTRAINTS YIELD name")}
+        missing = [(name, *named[name]) for name in sorted(named.keys() - there)]
+
+        async def make(tx: "AsyncManagedTransaction") -> None:
+            for name, label, fields in missing:
                 text = f"CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{label}) REQUIRE ({fields}) IS UNIQUE"
-                await (await session.run(text)).consume()
+                await (await tx.run(text)).consume()
+
+        if missing:
+            await session.execute_write(make)
             await (await session.run("CALL db.awaitIndexes(60)")).consume()
 
     @contextlib.asynccontextmanager

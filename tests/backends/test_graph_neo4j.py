@@ -57,6 +57,17 @@ async def test_somebody_elses_data_is_refused_and_left_alone(services: Services)
     await emptied(services.neo4j)
 
 
+async def test_many_open_a_new_database_at_once(services: Services) -> None:
+    await emptied(services.neo4j)
+    names = [row[0] for row in await by_hand(services.neo4j, "SHOW CONSTRAINTS YIELD name")]
+    await by_hand(services.neo4j, *(f"DROP CONSTRAINT {name}" for name in names if name.startswith("party_")))
+    async with contextlib.AsyncExitStack() as stack:
+        graphs = [await stack.enter_async_context(opened(services.neo4j)) for _ in range(4)]
+        found = await asyncio.gather(*(graph.checkpoint(RELATIONSHIPS) for graph in graphs))
+    assert [checkpoint.sizes for checkpoint in found] == [{}] * 4
+    assert len(await by_hand(services.neo4j, "SHOW CONSTRAINTS YIELD name WHERE name STARTS WITH 'party_'")) == 13
+
+
 async def test_another_partys_graph_is_refused(services: Services, graph: Neo4jGraph) -> None:
     await add(graph, Node("agent", "a", place()))
     async with opened(services.neo4j, b"m" * 32) as other:

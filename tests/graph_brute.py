@@ -201,9 +201,10 @@ def _artifacts(value: Any) -> Iterator[dict[str, Any]]:
             yield from _artifacts(inner)
 
 
-def why(commits: Sequence[Commit], artifact: Ref) -> list[tuple[str, str, int]]:
-    """Kind, stream and revision of each event from an artifact back to who asked."""
-    whole, found = Fold(commits), list[tuple[str, str, int]]()
+def why(commits: Sequence[Commit], artifact: Ref, whole: Fold | None = None) -> list[tuple[str, str, int]]:
+    """Kind, stream and revision of each event from an artifact back to who asked. ``whole``: the fold of all commits,
+    for who asks more than once."""
+    whole, found = whole or Fold(commits), list[tuple[str, str, int]]()
     made = {fact: pair[0] for fact, pair in whole.all.items()}
     if put := [commit for fact, commit in made.items() if fact[0] == "put" and fact[2] == artifact and commit]:
         return [("put", put[0].stream, put[0].revision)]

@@ -52,7 +52,9 @@ async def test_why_is_what_a_fold_of_the_log_gives(
     assert longest > 3, "no chain went over another task"
 
 
-async def test_the_campaign_of_large_graphs(services: Services) -> None:
-    found = await campaign.campaign(services.neo4j, edges=5_000, asks=50, seed=2)
-    assert found["edges"] >= 4_500
-    assert found["right"] == 50
+async def test_why_on_fifty_thousand_edges_is_right_and_quick(services: Services) -> None:
+    """The one time that a test asserts, because it is the one that a person waits for; see `campaign.TARGET`."""
+    found = await campaign.campaign(services.neo4j, edges=50_000, asks=200, seed=2, tries=10, brute=10)
+    assert found["edges"] >= 50_000
+    assert (found["right"], found["by_fold"]) == (200, 10)
+    assert found["why_p95_microseconds"] < campaign.TARGET * 1e6

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import json
 import sys
 from collections.abc import Callable, Coroutine
@@ -24,17 +25,16 @@ PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "growth": growth,
     "views-in-redis": views_in_redis,
 }
-SERVED = {"kafka-append": "kafka_append", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading"}
-"""Parts of `benchmarks.kafka`, which need a broker: they run where they are named."""
+SERVED = {"kafka-append": "kafka", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading"}
+"""Parts that need a broker, and their modules: they run where they are named."""
 RESULTS = Path(__file__).parent / "results"
 
 
 def _part(name: str) -> Callable[[bool], Coroutine[None, None, Report]]:
     if name in PARTS:
         return PARTS[name]
-    from . import kafka
-
-    found: Callable[[bool], Coroutine[None, None, Report]] = getattr(kafka, SERVED[name])
+    module = importlib.import_module(f"benchmarks.{SERVED[name]}")
+    found: Callable[[bool], Coroutine[None, None, Report]] = getattr(module, name.replace("-", "_"))
     return found
 
 

@@ -28,6 +28,11 @@ class Topic(NamedTuple):
     replicas: int
 
 
+def sending(lane: int) -> Hashable:
+    """The channel on which records are sent to a lane."""
+    return "produce", lane
+
+
 class NotSent(Exception):
     """The request did not leave this process."""
 
@@ -79,7 +84,7 @@ class Client:
             chosen = client.get_random_node() if node is None else node
             try:
                 return await self._sent(client, chosen, request(), 0)
-            except (NotSent, OSError, TimeoutError, self._error()) as error:
+            except (NotSent, OSError, TimeoutError, self.error()) as error:
                 await self._pause(until, error)
 
     async def retried(self, request: Callable[[], Any]) -> Any:
@@ -180,7 +185,7 @@ class Client:
                 async with asyncio.timeout(self.patience):
                     await asyncio.shield(starting)
                 return client
-            except (OSError, TimeoutError, self._error(), asyncio.CancelledError) as error:
+            except (OSError, TimeoutError, self.error(), asyncio.CancelledError) as error:
                 self._ending.append(asyncio.create_task(_end(client, starting)))
                 if isinstance(error, asyncio.CancelledError):
                     raise
@@ -224,11 +229,12 @@ class Client:
             raise StoreError(f"{where}: no TLS there ({error.reason}): kafka:// and kafka+ssl:// differ") from error
         except IncompatibleBrokerVersion as error:
             raise StoreError(f"{where}: the brokers are too old or too new for aiokafka ({error})") from error
-        except (OSError, TimeoutError, BrokerResponseError, self._error()):
+        except (OSError, TimeoutError, BrokerResponseError, self.error()):
             return
 
     @staticmethod
-    def _error() -> type[Exception]:
+    def error() -> type[Exception]:
+        """The base of the driver's errors."""
         from aiokafka.errors import KafkaError
 
         found: type[Exception] = KafkaError

@@ -45,12 +45,15 @@ class Fetching:
         epoch: int = -1,
         foundings: bool = False,
         only: Sequence[int] | None = None,
+        channel: Hashable = None,
     ) -> Page:
         """What stands at an offset and behind it, ``most`` bytes or one batch; held back for ``hold`` seconds at the
-        lane's end. ``epoch``: the newest one that was read of this lane; ``only``: the places that are wanted."""
+        lane's end. ``epoch``: the newest one that was read of this lane; ``only``: the places that are wanted;
+        ``channel``: whose earlier requests are answered first."""
+        asked = channel if channel is not None else ("fetch", hold > 0)
         until = asyncio.get_running_loop().time() + self._client.deadline
         while True:
-            code, answer = await self._once(lane, offset, most, hold, until)
+            code, answer = await self._once(lane, offset, most, hold, asked, until)
             if answer:
                 self.learn(lane, answer)
                 return self.parsed(lane, answer, offset, foundings=foundings, only=only)
@@ -73,7 +76,7 @@ class Fetching:
         """Where to read on, and values with their times, in a topic that is no log: its beginning may be gone."""
         until = asyncio.get_running_loop().time() + self._client.deadline
         while True:
-            code, answer = await self._once(lane, offset, PAGE, 0, until)
+            code, answer = await self._once(lane, offset, PAGE, 0, ("fetch", False), until)
             if answer:
                 return stamped(answer.raw, offset)
             if code == codes.OFFSET_OUT_OF_RANGE:
@@ -94,13 +97,15 @@ class Fetching:
             await self.look_at_range(lane, place, epoch, until)  # a new leader shows what it has only by and by
             await self._client.pause(until, codes.NOT_LEADER, self.where(lane))
 
-    async def _once(self, lane: int, offset: int, most: int, hold: float, until: float) -> tuple[int, Answer | None]:
+    async def _once(
+        self, lane: int, offset: int, most: int, hold: float, channel: Hashable, until: float
+    ) -> tuple[int, Answer | None]:
         node = await self._client.leader(lane, until)
         try:
-            found = await self.ask(node, {lane: offset}, most, hold, ("fetch", hold > 0))
+            found = await self.ask(node, {lane: offset}, most, hold, channel)
         except NotSent:
             return codes.NOT_SENT, None
-        except (OSError, TimeoutError, self._error()):
+        except (OSError, TimeoutError, self._client.error()):
             return codes.TIMED_OUT, None
         answer = found.get(lane)
         if answer is None:
@@ -172,7 +177,7 @@ class Fetching:
             return 0, await self._client.send(node, request, ("fetch", False))
         except NotSent:
             return codes.NOT_SENT, None
-        except (OSError, TimeoutError, self._error()):
+        except (OSError, TimeoutError, self._client.error()):
             return codes.TIMED_OUT, None
 
     def _deleted(self, lane: int, start: int) -> None:
@@ -180,10 +185,3 @@ class Fetching:
             f"{self.where(lane)} begins at offset {start}: what stood before was deleted by retention or by hand, and "
             "with it a part of the log. Stop every writer, see docs/kafka.md"
         )
-
-    @staticmethod
-    def _error() -> type[Exception]:
-        from aiokafka.errors import KafkaError
-
-        found: type[Exception] = KafkaError
-        return found

@@ -13,7 +13,7 @@ from ..errors import StoreError
 from ..tape import Indefinite
 from . import kafka_errors as codes
 from .kafka_batch import Sent, built
-from .kafka_client import Client, NotSent
+from .kafka_client import Client, NotSent, sending
 from .kafka_wire import Placed, produce
 
 _BROKER_PATIENCE = 4_000
@@ -44,7 +44,9 @@ class Producer:
         Raises `Indefinite` where some may have been placed, may be placed later, or twice; another `StoreError` if
         none was and none will be.
         """
-        async with self._lanes.setdefault(lane, asyncio.Lock()):
+        if lane not in self._lanes:
+            self._lanes[lane] = asyncio.Lock()
+        async with self._lanes[lane]:
             until, end, rest = asyncio.get_running_loop().time() + self._client.deadline, 0, list(records)
             while rest:
                 producer = await self._made()
@@ -91,15 +93,13 @@ class Producer:
 
     async def _sent(self, lane: int, batch: bytes, until: float) -> tuple[int, int]:
         """Send one batch once: the leader's error code, and the batch's first offset."""
-        from aiokafka.errors import KafkaError
-
         node = await self._client.leader(lane, until)
         request = produce(self._client.address.topic, lane, batch, _BROKER_PATIENCE)
         try:
-            answer: Placed = await self._client.send(node, request, ("produce", lane))
+            answer: Placed = await self._client.send(node, request, sending(lane))
         except NotSent:
             return Placed(codes.NOT_SENT, -1)
-        except (OSError, TimeoutError, KafkaError) as error:
+        except (OSError, TimeoutError, self._client.error()) as error:
             raise Indefinite(f"{self._where(lane)}: no answer came in time ({error!r})") from error
         return answer
 

@@ -12,19 +12,19 @@ import asyncio
 import contextlib
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from ..errors import LogRolledBack, StoreError
 from ..tape import Entry, Seen
 from .kafka_batch import Page
-from .kafka_client import Client, NotSent
+from .kafka_client import Client, NotSent, sending
 from .kafka_errors import NOT_LEADER
 from .kafka_fetching import PAGE, Fetching
 from .kafka_wire import Answer
 
 _CURSORS = 3
-_HOLD, _AHEAD = 0.1, 0.5
-"""Seconds for which a leader holds back an answer while there is nothing; when something is on its way there."""
+_HOLD = 0.1
+"""Seconds for which a leader holds back an answer while there is nothing."""
 _LITTLE = 64 * 1024
 """Bytes of entries below which the next page is fetched too, if it is known that there is one."""
 _NEIGHBOURS = 64
@@ -77,10 +77,11 @@ class Reader:
         ends[lane] = max(ends.get(lane, 0), end)
 
     def look_ahead(self, lane: int, after: int) -> None:
-        """Ask for what will stand behind a place while something is sent there: both answers come at about once."""
+        """Ask for what will stand behind a place while something is sent there: as soon as the caller waits, and on the
+        same channel, so that the leader looks when it has placed that. Both answers come at about once."""
         cursor = self._cursor(lane, after)
         if not (cursor.ready or cursor.polled or cursor.ahead or cursor.turn.locked()):
-            page = self._asked_for(lane, cursor, _AHEAD)
+            page = self._asked_for(lane, cursor, 0, sending(lane))
             cursor.ahead = cursor.offset, asyncio.create_task(page)
             cursor.ahead[1].add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -157,9 +158,9 @@ class Reader:
         behind = cursor.offset < self.fetching.ends.get(lane, 0)
         return await self._asked_for(lane, cursor, _HOLD if behind else 0)
 
-    async def _asked_for(self, lane: int, cursor: _Cursor, hold: float) -> Page:
+    async def _asked_for(self, lane: int, cursor: _Cursor, hold: float, channel: Hashable = None) -> Page:
         epoch = cursor.newest[2] if cursor.newest else -1
-        return await self.fetching.page(lane, cursor.offset, hold=hold, epoch=epoch)
+        return await self.fetching.page(lane, cursor.offset, hold=hold, epoch=epoch, channel=channel)
 
     async def _look_again(self, lane: int, place: int, digest: bytes, known: int, epoch: int) -> None:
         """See that the last entry that was fetched is still there, now that another epoch has begun."""

@@ -81,10 +81,10 @@ class Request:
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Self:
         """Itself, if the broker knows this version."""
-        from aiokafka.errors import IncompatibleBrokerVersion
-
         least, most = versions.get(self._key, (0, 0))
         if not least <= self._version <= most:
+            from aiokafka.errors import IncompatibleBrokerVersion
+
             raise IncompatibleBrokerVersion(f"request {self._key} version {self._version}: it needs Kafka 2.3 or newer")
         return self
 

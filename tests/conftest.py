@@ -17,8 +17,9 @@ settings.load_profile("party")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One folder for the services of the run, whichever of its processes starts them."""
+    """One folder for the services of the run, whichever of its processes starts them. What a killed run left ends."""
     if not hasattr(config, "workerinput"):
+        services_kit.end_left_behind()
         os.environ[services_kit.FOLDER] = services_kit.new_folder()
 
 

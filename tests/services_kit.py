@@ -1,5 +1,6 @@
 """The real servers that tests use: where each one listens. Started once for the run (see `tests/conftest.py`)."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from agent_party.cluster import services
+from agent_party.eventstore.puts import Process
 
 GIVEN = "PARTY_TEST_SERVICES"
 FOLDER = "PARTY_TEST_FOLDER"
+PREFIX, OWNER = "party-services-", "owner.json"
 """Variables: the file that names running servers; the folder of those that the run starts."""
 
 
@@ -51,9 +56,24 @@ def given() -> Services | None:
     return Services(**json.loads(Path(named).read_text())) if named else None
 
 
-def new_folder() -> str:
-    """A folder for the servers of a run."""
-    return tempfile.mkdtemp(prefix="party-services-")
+def new_folder(within: Path | None = None) -> str:
+    """A folder for the servers of this run, which says whose it is."""
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=within)
+    (Path(folder) / OWNER).write_bytes(msgspec.json.encode(Process.this()))
+    return folder
+
+
+def end_left_behind(within: Path | None = None) -> list[Path]:
+    """End the servers of runs that were killed before they could do it, and remove their folders: those whose owner is
+    known to be dead, by the pids that are recorded there. The folders that are gone."""
+    gone: list[Path] = []
+    for owner in (within or Path(tempfile.gettempdir())).glob(f"{PREFIX}*/{OWNER}"):
+        with contextlib.suppress(OSError, msgspec.MsgspecError, services.ServiceError):
+            if msgspec.json.decode(owner.read_bytes(), type=Process).is_dead():
+                services.stop(owner.parent, delete=True)
+                shutil.rmtree(owner.parent)
+                gone.append(owner.parent)
+    return gone
 
 
 def started() -> Services:

@@ -1,5 +1,6 @@
 """`deploy/compose.yaml` does in containers what `party services` does natively: same versions, same settings."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def test_it_has_the_four_each_pinned_healthy_and_on_loopback_only(composed: dict
         assert service["volumes"], name
     assert composed["kafka"]["image"].endswith(f":{artifacts.KAFKA.version}")
     assert composed["neo4j"]["image"].endswith(f":{artifacts.NEO4J.version}-community")
+
+
+def test_what_is_not_pinned_natively_is_of_the_same_kind(composed: dict[str, Any]) -> None:
+    """Redis is the machine's own, 7 or newer. MinIO's images end before the source that is built, and are no later."""
+    assert int(composed["redis"]["image"].partition(":")[2].partition(".")[0]) >= 7
+    day = re.fullmatch(r"minio/minio:RELEASE\.(\d{4}-\d\d-\d\d)T[\d-]+Z", composed["minio"]["image"])
+    built = re.search(r"-(\d{4})(\d\d)(\d\d)\d{6}-", artifacts.MINIO.version)
+    assert day
+    assert built
+    assert day[1] <= "-".join(built.groups())
 
 
 def test_kafka_is_set_alike(composed: dict[str, Any]) -> None:

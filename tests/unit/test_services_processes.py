@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from agent_party.cluster.services import nodes, ports, processes, state
 from agent_party.cluster.services.server import Command, Place, environment
 from agent_party.cluster.services.state import Node, State
 from agent_party.cluster.settings import load, services_folder
+from tests import services_kit
 
 
 def silent(line: str) -> None:
@@ -127,3 +129,30 @@ def test_the_profile_stands_between_the_file_and_what_is_given(tmp_path: Path, s
     assert found.graph == "bolt://neo4j:n@127.0.0.1:20001"
     assert found.views == "redis://elsewhere"
     assert found.blobs == "s3://party:q@agent-party?endpoint=http://127.0.0.1:20001"
+
+
+def test_what_a_killed_run_left_is_ended(tmp_path: Path) -> None:
+    """By the pid that is recorded, if its owner is dead: one that lives keeps its servers, and another's pid stays."""
+    program = (
+        "import sys, pathlib; from tests import services_kit as kit; print(kit.new_folder(pathlib.Path(sys.argv[1])))"
+    )
+    dead = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        check=True,
+    ).stdout.strip()  # fmt: skip
+    mine = services_kit.new_folder(tmp_path)
+    sleepers = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(3)]
+    try:
+        for folder, sleeper in ((dead, sleepers[0]), (mine, sleepers[1])):
+            node = Node("redis", pid=sleeper.pid, born=processes.born(sleeper.pid))
+            other = Node("minio", pid=sleepers[2].pid, born="of another boot")
+            state.write(Path(folder), State(nodes={"redis": node, "minio": other}))
+        assert services_kit.end_left_behind(tmp_path) == [Path(dead)]
+        assert not Path(dead).exists()
+        assert [sleeper.poll() is None for sleeper in sleepers] == [False, True, True]
+        assert services_kit.end_left_behind(tmp_path) == []
+    finally:
+        for sleeper in sleepers:
+            sleeper.kill()
+            sleeper.wait()
+    assert Path(mine).exists()

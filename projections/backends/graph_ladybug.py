@@ -77,6 +77,7 @@ class LadybugGraph(CypherGraph):
         self._folder, self._log, self._side = folder, log.hex(), side
         self._thread = Thread("ladybug")
         self._files: dict[str, LadybugFile] = {}
+        self._beside: LadybugGraph | None = None
         self.cypher = shared.Cypher(LadybugDialect())
 
     # The sink
@@ -134,7 +135,9 @@ class LadybugGraph(CypherGraph):
         await self._write(projection.name, work)
 
     def beside(self) -> "LadybugGraph":
-        return LadybugGraph(self._folder, bytes.fromhex(self._log), ".next")
+        if self._beside is None:  # one for all who ask: each has a thread of its own
+            self._beside = LadybugGraph(self._folder, bytes.fromhex(self._log), ".next")
+        return self._beside
 
     async def swap(self, projection: Named, live: Checkpoint, scratch: Checkpoint) -> bool:
         other, name = self.beside(), projection.name
@@ -157,6 +160,8 @@ class LadybugGraph(CypherGraph):
             await self._thread.run(file.let_go)
         self._thread.close()
         self._thread = Thread("ladybug")
+        if self._beside:
+            await self._beside.close()
 
     # What is asked
 

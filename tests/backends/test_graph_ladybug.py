@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from agent_party.projections.graph import Edge, Node, Place, Ref
 from agent_party.projections.graph_errors import QueryError, ReadOnlyError
 from agent_party.projections.questions import at
 from tests.graph_kit import RELATIONSHIPS, Life, project
+from tests.unit.world import until
 
 LOG = b"l" * 32
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +103,21 @@ async def test_a_file_is_let_go_soon_after_it_was_used(tmp_path: Path) -> None:
     assert time.monotonic() - before < 10
     await one.close()
     await two.close()
+
+
+async def test_whoever_looks_beside_leaves_no_thread(tmp_path: Path) -> None:
+    def threads() -> int:
+        return sum(thread.name == "ladybug" for thread in threading.enumerate())
+
+    before, graph = threads(), LadybugGraph(tmp_path, LOG)
+    for number in range(5):
+        await add(graph, Node("agent", f"a{number}", place()))
+        await add(graph.beside(), Node("agent", f"a{number}", place()))
+        live, scratch = await graph.checkpoint(RELATIONSHIPS), await graph.beside().checkpoint(RELATIONSHIPS)
+        assert await graph.swap(RELATIONSHIPS, live, scratch)
+        assert threads() <= before + 2
+    await graph.close()
+    await until(lambda: threads() == before)
 
 
 async def test_the_graph_of_another_log_is_thrown_away(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
+from ..eventstore.codec import NIL
 from ..eventstore.reading import Commit
 from .activation import Fold
 from .agent_events import Branched, Joined, Left, Moved, Registered, Remembered
 from .errors import StatementError
 
-_NIL = b"\xc0"
 MEMORY_LIMIT = 10_000
 
 
@@ -51,7 +51,7 @@ def _evolve(state: AgentState, event: Any) -> None:
         case Branched():
             state.memory = dict(event.memory)
         case Remembered():
-            if event.value == _NIL:
+            if event.value == NIL:
                 state.memory.pop(event.key, None)
             else:
                 state.memory[event.key] = event.value

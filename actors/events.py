@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from ..eventstore.codec import event
+from ..eventstore.codec import NIL, event
 from .agent_events import Branched, Joined, Left, Moved, Registered, Remembered
 from .budgets import Accounted, Budget, Raised, Spent
 from .people import RoleGranted, RoleWithdrawn
@@ -38,7 +38,7 @@ class Opened(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     wait: int
     kind: WaitKind
     name: str
-    input: bytes = b"\xc0"
+    input: bytes = NIL
     taken: list[int] = []
     terms: bytes = b""
     due: int = 0
@@ -58,7 +58,7 @@ class Settled(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     a child of which that is not known yet; ``raised``: see `Accounted`."""
 
     wait: int
-    value: bytes = b"\xc0"
+    value: bytes = NIL
     failure: Failure | None = None
     attempts: int = 1
     attachments: list[bytes] = []
@@ -263,7 +263,7 @@ class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an update led to."""
 
     id: bytes
-    value: bytes = b"\xc0"
+    value: bytes = NIL
     failure: Failure | None = None
 
 

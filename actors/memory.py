@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..eventstore.codec import NIL
 from .errors import InputError
 from .events import Settled
 from .packing import name_of, pack, pack_input
@@ -51,8 +52,8 @@ class Memory:
             value, source = await self._cell.work.recall(key)
             return Settled(wait, value or pack(default, key), source=source)
 
-        settled = await self._task.wait_for("step", f"memory.get {key}", b"\xc0", run)
-        return default if settled.value == b"\xc0" else typed(key, settled.value, kind)
+        settled = await self._task.wait_for("step", f"memory.get {key}", NIL, run)
+        return default if settled.value == NIL else typed(key, settled.value, kind)
 
     async def find(
         self, *, prefix: str = "", kind: Any = Any, where: Callable[[Any], bool] | None = None

@@ -15,6 +15,7 @@ import msgspec
 
 from ..eventstore.ambient import System
 from ..eventstore.artifacts import Artifact
+from ..eventstore.codec import NIL
 from .agent import Agent
 from .cell import TaskCell
 from .errors import PartyError, RefusedError, ReplayError
@@ -64,7 +65,7 @@ class _Waits(Waits):
         self.replay = Replay(state.waits, self._diverge, stage.patience)
         self._stage = stage
 
-    def open(self, kind: WaitKind, name: str, given: bytes = b"\xc0", **options: Any) -> tuple[int, WaitState | None]:
+    def open(self, kind: WaitKind, name: str, given: bytes = NIL, **options: Any) -> tuple[int, WaitState | None]:
         number, found = super().open(kind, name, given, **options)
         if found is None:
             self._stage.asks.append(f"{kind} {name!r}")

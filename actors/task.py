@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack, ove
 import msgspec
 
 from ..eventstore.artifacts import Artifact
+from ..eventstore.codec import NIL
 from .agent import Handler
 from .approvals import Rules
 from .conversation import Answer, ModelOptions, converse
@@ -214,7 +215,7 @@ class Task:
         async def run(wait: int, _: WaitState) -> Settled:
             return await self._cell.work.durably(self._cell.messages.awaited(kind, name, wait))
 
-        return (await self.wait_for(kind, name, b"\xc0", run)).value
+        return (await self.wait_for(kind, name, NIL, run)).value
 
     async def tell(self, task: str, name: str, value: Any = None) -> None:
         """Send another task a signal, once. Raises `StepError` for a task that has finished or is not there."""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..eventstore.codec import NIL
 from ..eventstore.errors import BlobError, PayloadError, SchemaError, StoreError
 from ..eventstore.reading import Commit
 from .budgets import Spent
@@ -68,7 +69,7 @@ class Waits:
         self,
         kind: WaitKind,
         name: str,
-        given: bytes = b"\xc0",
+        given: bytes = NIL,
         *,
         terms: bytes = b"",
         due: int = 0,
@@ -133,7 +134,7 @@ class Waits:
 
     def value(self, name: str, make: Callable[[], bytes]) -> bytes:
         """A value from outside that is no effect (the time, chance): opened and settled at once, recorded soon."""
-        number, recorded = self.open("value", name, b"\xc0")
+        number, recorded = self.open("value", name, NIL)
         if recorded is not None and recorded.settled is not None:
             return recorded.settled.value
         settled = Settled(number, make())

@@ -14,6 +14,10 @@ import msgspec
 from .errors import NewerSchemaError, PayloadError, UnknownEventError
 from .verify import EVENT_TYPE, MAX_TYPE
 
+NIL = b"\xc0"
+"""MessagePack of nothing. The one object of these bytes that goes into events: a default is left out of a payload by
+being the default itself, not by being equal to it, and whether two literals of a byte are one object depends on whether
+their modules were compiled by this process or came from a cache. So the same run would write other bytes."""
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 E = TypeVar("E", bound=type)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent_party import Agent, StepError, Task, step, testing
+from agent_party.actors.events import Answered, Opened, Settled
 from agent_party.actors.supervisor import Supervisor
+from agent_party.eventstore.codec import NIL
 from agent_party.eventstore.export import read_export
 from agent_party.eventstore.log import Log
 from agent_party.testing import HangError, NotVirtualError, VirtualLoop, clock
@@ -192,21 +194,31 @@ def lines(exported: bytes) -> list[str]:
     return [f"{h.stream!r}@{h.revision} {h.time} {h.commit_id.hex()} {len(r.body)} {r.commit.hex()}" for h, r in heads]
 
 
-def test_the_same_seed_gives_the_same_log_in_another_process() -> None:
+def test_the_same_seed_gives_the_same_log_in_another_process(tmp_path: Path) -> None:
+    """However much ran in this one before, and wherever the code comes from."""
     program = (
         "from agent_party import testing; from tests.unit.test_testing_time import lines, scene;"
         "print(*lines(testing.run(lambda: scene(5))[2]), sep='\\n')"
     )
-    told: list[str] = []
-    for hashing in ("1", "2", "3"):
-        environment = {**os.environ, "PYTHONHASHSEED": hashing}
+    here = lines(testing.run(lambda: scene(5))[2])
+    for hashing, cache in (("1", ""), ("2", "new"), ("3", "new")):  # compiled there; kept; and from what was kept
+        environment = {**os.environ, "PYTHONHASHSEED": hashing, "PYTHONPYCACHEPREFIX": str(tmp_path / hashing)}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1"}
+        if cache:
+            environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / cache)}
         there = subprocess.run(
             [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
             check=True,
         )  # fmt: skip
-        told.append(there.stdout)
-    assert told[0]
-    assert told == [told[0]] * 3
+        assert there.stdout.splitlines() == here, (hashing, cache)
+    assert list((tmp_path / "new").rglob("events.*.pyc"))
+
+
+def test_what_is_left_out_of_a_payload_is_one_object_in_every_process() -> None:
+    """A struct leaves out a default that is the very object. Of one byte there are as many as there are literals."""
+    written = [path for layer in LAYERS for path in (ROOT / layer).rglob("*.py") if r'b"\xc0"' in path.read_text()]
+    assert [path.relative_to(ROOT).as_posix() for path in written] == ["eventstore/codec.py"]
+    assert Opened.__struct_defaults__[0] is Settled.__struct_defaults__[0] is Answered.__struct_defaults__[0] is NIL
 
 
 @testing.virtual(seed=1)

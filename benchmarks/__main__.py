@@ -25,8 +25,8 @@ PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "growth": growth,
     "views-in-redis": views_in_redis,
 }
-SERVED = {"kafka-append": "kafka", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading"}
-"""Parts that need a broker, and their modules: they run where they are named."""
+SERVED = {"kafka-append": "kafka", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading", "graph": "graph"}
+"""Parts that need a server, and their modules: they run where they are named."""
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -1,16 +1,14 @@
-"""Projecting a log into a graph, beside bare UNWINDs of the same rows into the same Neo4j: python -m benchmarks.graph
+"""Projecting a log into a graph, beside bare UNWINDs of the same rows into the same Neo4j.
 
-    PARTY_GRAPH=bolt://neo4j:password@127.0.0.1:7687 python -m benchmarks.graph --tasks 2000 --rounds 3
+    PARTY_GRAPH=bolt://neo4j:password@127.0.0.1:7687 python -m benchmarks graph
 
 The worker reads the log, decrypts, projects, and writes with its checkpoint; the bare side sends the rows of the same
 batches, made beforehand, with the same constraints there. What is in the database is deleted. Each round ends with the
 worker's graph equal by hash to one in memory.
 """
 
-import argparse
 import asyncio
 import os
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +36,7 @@ from agent_party.projections.relationships import Relationships
 from agent_party.projections.sink import Checkpoint, Letters, Named, Sizes
 from agent_party.projections.worker import Worker
 
-from .measure import Clock, Figure, in_turns, ratios, show
+from .measure import Clock, Figure, Report, in_turns, ratios
 
 PART, RELATIONSHIPS, _NO = "graph", Relationships(), dict[str, Any]()
 _EMPTY = "MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS"
@@ -138,15 +136,7 @@ async def measured(url: str, tasks: int, rounds: int) -> list[Figure]:
     ]  # fmt: skip
 
 
-def main(arguments: list[str]) -> None:
-    """Run it on the Neo4j of ``PARTY_GRAPH``."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.graph")
-    parser.add_argument("--tasks", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args(arguments)
-    figures = asyncio.run(measured(os.environ["PARTY_GRAPH"], options.tasks, options.rounds))
-    show(figures, {PART: "each round's graph equal by hash to one in memory"})
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+async def graph(quick: bool) -> Report:
+    """See this module."""
+    figures = await measured(os.environ["PARTY_GRAPH"], 100 if quick else 2_000, 1 if quick else 5)
+    return Report(figures, "each round's graph equal by hash to one in memory")

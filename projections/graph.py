@@ -202,9 +202,10 @@ class Changes:
         """The next write."""
         if isinstance(write, Node):
             row = self.nodes.setdefault(Ref(write.kind, write.id), {})
-            for place, prefix in ((write.made, "made_"), (write.ended, "ended_")):
-                if place and f"{prefix}slice" not in row:
-                    row |= flat(place, prefix)
+            if write.made and "made_slice" not in row:
+                row |= flat(write.made, "made_")
+            if write.ended and "ended_slice" not in row:
+                row |= flat(write.ended, "ended_")
             row |= write.fields
             return
         identity = (write.kind, write.source, write.target, write.key)
@@ -236,7 +237,7 @@ def edge_fields(edge: Edge) -> dict[str, Any]:
 
 def flat(place: Place, prefix: str) -> dict[str, Any]:
     """A place as fields."""
-    return {prefix + name: value for name, value in zip(Place._fields, place, strict=True)}
+    return dict(zip(_PLACES[prefix], place, strict=True))
 
 
 _PLACES = {prefix: tuple(prefix + name for name in Place._fields) for prefix in ("made_", "ended_")}

@@ -187,6 +187,8 @@ def _shaped(
 
 
 def _ended(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if "ended_slice" not in fields:
+        return {}
     return {name: value for name, value in fields.items() if name.startswith("ended_")}
 
 

@@ -62,6 +62,8 @@ class Relationships:
 
     name = "relationships"
     version = 2
+    data_only = True
+    """Control commits say nothing to it, so they are not even read."""
 
     async def writes(self, commit: Commit, read: Read) -> Iterable[GraphWrite]:
         kind, _, key = commit.stream.partition("/")

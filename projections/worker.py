@@ -215,6 +215,8 @@ class Worker(Generic[W, R]):
     async def _make(self, before: Sizes, rows: Sequence[Row], ahead: Ahead[W, R]) -> Batch[W, R]:
         """What as many of these records change as make a batch."""
         going = [row for row in rows if row.stream.decode() not in self._standing.letters]
+        if getattr(self.projection, "data_only", False):
+            going = [row for row in going if row.revision]  # which a control commit has none of
         writes, taken = await self._written(going, ahead)
         last = rows[-1] if taken == len(going) else going[taken - 1]
         after = dict(before)

@@ -202,7 +202,7 @@ class IndexFile:
         """Accepted records beyond ``had``: each slice's in order and, but for slices that moved, in tape order within a
         lane."""
         behind = [(part, had.get(part, 0), size) for part, size in have.items() if had.get(part, 0) < size]
-        piece = max(1, min(limit, _PIECE + 2 * limit // max(1, len(behind))))
+        piece = max(1, min(limit, _PIECE + limit // max(1, len(behind))))
         slices = [self._of_slice(part, first, size, piece) for part, first, size in behind]
         return list(itertools.islice(heapq.merge(*slices, key=lambda row: (row.lane, row.place)), limit))
 

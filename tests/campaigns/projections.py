@@ -34,6 +34,7 @@ def main(known: dict[str, Subject], sinks: Sequence[str], count: int, kills: int
         subject, result = known[name], Result(f"projections-{name}", seed)
         print(f"{name}: seed {seed}, {count} injected runs, {kills} kills, {result.done} done before", flush=True)
         with tempfile.TemporaryDirectory(prefix="projections-") as folder:
+            asyncio.run(subject.forget(Path(folder)))
             while result.done < count:
                 upto = min(result.done + CHUNK, count)
                 result.add(upto, asyncio.run(injected(subject, Path(folder), range(result.done, upto), seed)))

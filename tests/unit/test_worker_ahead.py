@@ -116,6 +116,18 @@ async def test_a_store_that_fails_leaves_nothing_running(log: Log) -> None:
     assert await sums(graph) == truth(log)
 
 
+async def test_control_commits_are_not_read_for_who_has_no_use_for_them(log: Log) -> None:
+    class DataOnly(Counted):
+        data_only = True
+
+    projection, graph = DataOnly(), MemoryGraph()
+    worker = Worker(log, projection, graph, Limits(rows=ROWS))
+    sizes = await worker.catch_up()
+    assert sizes == log.index.sizes()
+    assert projection.given == COMMITS == (await sums(graph))[""]
+    assert await worker.caught_up()
+
+
 async def test_what_is_poisoned_meanwhile_is_a_dead_letter_at_its_turn(log: Log) -> None:
     projection, graph = Counted(STREAMS[2]), MemoryGraph()
     worker = Worker(log, projection, graph, Limits(rows=ROWS))

@@ -4,15 +4,13 @@ While calls are on their way, requests gather; so the more there is to do, the m
 """
 
 import asyncio
-import os
 from collections import deque
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 from ..eventstore.errors import StoreError
 from .shard_wire import Answer, Append, Ask, Later, Request, packed, said, size
 
-CALLS = 4
-"""Calls that nothing was said to yet."""
 BYTES, REQUESTS = 1 << 20, 256
 """Of records, and requests in number, that one call takes."""
 
@@ -33,17 +31,23 @@ class Line(Protocol):
         ...
 
 
-class _Asked(NamedTuple):
-    request: Request
-    answer: "asyncio.Future[Answer]"
+class _Asked:
+    """``sent``: it went into a call."""
+
+    def __init__(self, request: Request) -> None:
+        self.request, self.sent = request, False
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
 
 class Calls:
-    """Asks over one line. Belongs to one event loop."""
+    """Asks over one line. Belongs to one event loop.
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
-        self._client, self._number = os.urandom(8), 0
+    ``client`` is whom it asks for, ``numbers`` what that one's calls are called by; ``most``: calls that are on their
+    way at once.
+    """
+
+    def __init__(self, line: Line, client: bytes, numbers: Iterator[int], most: int) -> None:
+        self.line, self._client, self._numbers, self._most = line, client, numbers, most
         self._queue: deque[_Asked] = deque()
         self._busy, self._flushing = 0, False
         self._carrying: set[asyncio.Task[None]] = set()
@@ -51,7 +55,7 @@ class Calls:
     async def ask(self, request: Request, deadline: float) -> Answer:
         """What is answered within ``deadline`` seconds; else, or if it cannot be, `Lost`."""
         loop = asyncio.get_running_loop()
-        asked = _Asked(request, loop.create_future())
+        asked = _Asked(request)
         self._queue.append(asked)
         if not self._flushing:
             self._flushing = True
@@ -60,14 +64,14 @@ class Calls:
             async with asyncio.timeout(deadline):
                 return await asked.answer
         except TimeoutError:
-            raise Lost(f"no answer came within {deadline:g} s", sent=asked not in self._queue) from None
+            raise Lost(f"no answer came within {deadline:g} s", sent=asked.sent) from None
         finally:
-            if asked in self._queue:
+            if not asked.sent and asked in self._queue:
                 self._queue.remove(asked)
 
     def _flush(self) -> None:
         self._flushing = False
-        while self._queue and self._busy < CALLS:
+        while self._queue and self._busy < self._most:
             task = asyncio.get_running_loop().create_task(self._carry(self._taken()))
             self._busy += 1
             self._carrying.add(task)
@@ -80,11 +84,12 @@ class Calls:
         while self._queue and len(taken) < REQUESTS and weight + _weight(self._queue[0].request) <= BYTES:
             taken.append(self._queue.popleft())
             weight += _weight(taken[-1].request)
+        for asked in taken:
+            asked.sent = True
         return taken
 
     async def _carry(self, batch: list[_Asked]) -> None:
-        self._number += 1
-        number, waits = self._number, True
+        number, waits = next(self._numbers), True
         message = packed(Ask(self._client, number, [asked.request for asked in batch]))
         try:
             while True:

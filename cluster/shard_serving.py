@@ -33,6 +33,8 @@ from .shard_wire import asked as parsed
 
 PROMPT = 0.05
 """Seconds for which those of a call's requests that are done wait for the others."""
+TOGETHER = 0.002
+"""Seconds for which the first that have waited wait for others, so that they go together."""
 SILENCE = 1.0
 """Seconds after which it says something, if only that there is nothing yet."""
 _LOAD = 64 << 20
@@ -77,6 +79,7 @@ class Shard:
         self._source = source
         self._lanes: dict[int, Lane] = {}
         self._calls: dict[tuple[bytes, int], _Call] = {}
+        self._told: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._load = 0
         self._founding = asyncio.Lock()
         self._knows = False
@@ -89,17 +92,25 @@ class Shard:
             if len(self._calls) >= _CALLS:
                 busy = Failed.of(StoreBusyError("a shard log has too many calls in hand: try again"))
                 return packed(Said([(number, busy) for number in range(len(asked.requests))]))
-            tasks = {asyncio.ensure_future(self._answer(one)): number for number, one in enumerate(asked.requests)}
+            tasks = {
+                asyncio.ensure_future(self._answer(asked.client, one)): number
+                for number, one in enumerate(asked.requests)
+            }
             self._calls[name] = _Call(tasks, asyncio.get_running_loop().call_later(_FORGET, self._forget, name))
         elif name not in self._calls:
             return packed(Said([], known=False))
-        return packed(await self._said(name, prompt=isinstance(asked, Ask)))
+        waits = not isinstance(asked, Ask) or all(isinstance(one, Read) and one.hold for one in asked.requests)
+        return packed(await self._said(name, waits))
 
-    async def _said(self, name: tuple[bytes, int], prompt: bool) -> Said:
-        """The answers that there are: of a new call all that come promptly, later the first that come."""
+    async def _said(self, name: tuple[bytes, int], waits: bool) -> Said:
+        """The answers that there are: all that come promptly; of those that wait, the first that come."""
         tasks, timer = self._calls[name]
-        until = asyncio.ALL_COMPLETED if prompt else asyncio.FIRST_COMPLETED
-        done, _ = await asyncio.wait(tasks, timeout=PROMPT if prompt else SILENCE, return_when=until)
+        if waits:
+            done, _ = await asyncio.wait(tasks, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED)
+            if len(done) < len(tasks):
+                done, _ = await asyncio.wait(tasks, timeout=TOGETHER)
+        else:
+            done, _ = await asyncio.wait(tasks, timeout=PROMPT)
         answers = [(tasks.pop(task), task.result()) for task in done if task in tasks]
         if not tasks:
             self._calls.pop(name, None)
@@ -113,7 +124,7 @@ class Shard:
             for task in call.tasks:
                 task.cancel()
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, client: bytes, request: Request) -> Answer:
         try:
             match request:
                 case Identify():
@@ -121,10 +132,15 @@ class Shard:
                 case Found():
                     return await self._found(request)
                 case Append():
-                    return await self._appended(request)
-                case Read():
+                    return self._tells(client, request.lane, await self._appended(request))
+                case Read(hold=0.0):
                     lane = await self._lane(request.lane)
-                    return await (lane.more(request.seen, request.hold) if request.hold else lane.read(request.seen))
+                    return self._tells(client, request.lane, await lane.read(request.seen))
+                case Read():
+                    chunk = await (await self._lane(request.lane)).more(request.seen, request.hold)
+                    after, last = self._told.pop((client, request.lane), (-1, 0))
+                    told = after == chunk.after and chunk.last.place <= last
+                    return Chunk(chunk.after, [], request.seen) if told else chunk
                 case Fetch():
                     await self._lane(request.lane)
                     places = request.places
@@ -133,6 +149,13 @@ class Shard:
             raise
         except Exception as error:  # whatever it is, it is the caller's
             return Failed.of(error)
+
+    def _tells(self, client: bytes, lane: int, chunk: Chunk) -> Chunk:
+        """Remember what a client gets that has just written or read, so that its waiting there brings it no copy."""
+        if len(self._told) > _CALLS:
+            self._told.clear()
+        self._told[client, lane] = chunk.after, chunk.last.place
+        return chunk
 
     async def _holds(self) -> Holds:
         held = await self._source.identity()
@@ -144,7 +167,7 @@ class Shard:
             await self._source.found(request.log)
             return await self._holds()
 
-    async def _appended(self, request: Append) -> Answer:
+    async def _appended(self, request: Append) -> Chunk:
         weight = size(request.records)
         if self._load and self._load + weight > _LOAD:
             raise StoreBusyError(f"a shard log has {self._load >> 20} MiB in hand; nothing of this was written")

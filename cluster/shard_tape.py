@@ -9,6 +9,8 @@ one came to, and see whether it is the same lane up to there.
 """
 
 import asyncio
+import itertools
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ DEADLINE = 15.0
 PATIENCE = 20.0
 """Seconds for which a reading is asked for again and again."""
 HOLD = 2.0
+CALLS, WAITS = 4, 64
+"""Calls to one shard log that nothing was said to yet: of those that are answered at once, and of those that wait."""
 _PAUSE = 0.05
 _PLACES = 64
 
@@ -44,7 +48,9 @@ class ShardTape:
     conditional = False
 
     def __init__(self, lines: Sequence[Line]) -> None:
-        self._calls = [Calls(line) for line in lines]
+        client, numbers = os.urandom(8), itertools.count(1)
+        self._calls = [Calls(line, client, numbers, CALLS) for line in lines]
+        self._waits = [Calls(line, client, numbers, WAITS) for line in lines]
         self._held: dict[int, _Held] = {}
         self.lanes = 1
 
@@ -99,17 +105,18 @@ class ShardTape:
             if entries:
                 return
             try:
-                answer = await self._of(lane).ask(Read(lane, seen, min(left, HOLD)), DEADLINE)
+                waits = self._waits[lane % len(self._waits)]
+                answer = await waits.ask(Read(lane, seen, min(left, HOLD)), DEADLINE)
             except Lost:
                 await asyncio.sleep(min(_PAUSE, left))
                 continue
             if isinstance(answer, Chunk):
                 self._keep(lane, answer)
-            if not isinstance(answer, Chunk) or answer.entries:
+            if not isinstance(answer, Chunk) or answer.entries or self._has_read_on(lane, after):
                 return
 
     async def close(self) -> None:
-        for calls in self._calls:
+        for calls in (*self._calls, *self._waits):
             await calls.close()
 
     def _of(self, lane: int) -> Calls:
@@ -120,10 +127,14 @@ class ShardTape:
         held = self._held.get(lane)
         return held if held and held.seen.place == after else _Held(Seen(after), [], Seen(after))
 
+    def _has_read_on(self, lane: int, after: int) -> bool:
+        held = self._held.get(lane)
+        return held is not None and held.seen.place > after
+
     def _keep(self, lane: int, chunk: Chunk) -> None:
         """Hold what came by the way, for whoever reads next."""
-        held = self._at(lane, chunk.after)
-        if chunk.entries and not held.entries and lane in self._held and self._held[lane].seen.place == chunk.after:
+        held = self._held.get(lane) or self._at(lane, chunk.after)
+        if held.seen.place == chunk.after and chunk.last.place > held.last.place:
             self._held[lane] = _Held(held.seen, chunk.entries, chunk.last)
 
     def _learnt(self, answer: Answer) -> Identity | None:

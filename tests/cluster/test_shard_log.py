@@ -19,6 +19,7 @@ from agent_party.cluster.settings import Settings, load
 from agent_party.cluster.shard_log import ShardLogActor
 from agent_party.cluster.shard_tape import ShardTape
 from agent_party.eventstore.backends.kafka_address import address
+from benchmarks.shard_logs import shard_logs
 from tests.cluster.conftest import Head, move_to, turn_to
 from tests.cluster.killing import count, counter, executed
 from tests.conformance.test_tape import Open, TapeContract, UnconditionalTapeContract
@@ -170,3 +171,13 @@ def connected(pid: int, services: Services) -> int:
     own = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir() if file.exists()}
     rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return sum(row[2].endswith(port) and row[3] == "01" and f"socket:[{row[9]}]" in own for row in rows)
+
+
+async def test_the_benchmark_runs_and_verifies_what_it_wrote(
+    cluster: str, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARTY_BENCH_KAFKA", services.kafka)
+    report = await shard_logs(quick=True)
+    assert "commits stand" in report.verified
+    counted = {figure.name: figure.median for figure in report.figures if figure.name.startswith("connections")}
+    assert counted["connections: one shard log"] < counted["connections: a client each"]

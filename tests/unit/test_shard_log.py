@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_party.cluster import shard_calls, shard_lane, shard_serving, shard_tape
+from agent_party.cluster import shard_lane, shard_serving, shard_tape
 from agent_party.cluster.shard_serving import Shard
 from agent_party.cluster.shard_tape import ShardTape
 from agent_party.cluster.shard_wire import Append, Ask, Failed, Identify, Later, asked, packed, said
@@ -60,6 +60,37 @@ async def test_appends_of_one_turn_go_in_one_call() -> None:
     await asyncio.gather(*(tape.append(lane, [bytes([lane])], START) for lane in range(8)))
     assert way.messages == before + 1
     assert [await seen_by(tape, lane) for lane in range(8)] == [[bytes([lane])] for lane in range(8)]
+
+
+async def test_whoever_waits_is_not_sent_again_what_it_has_just_written() -> None:
+    shard = Shard(MemorySource())
+    tape, other = ShardTape([Way(shard)]), ShardTape([Way(shard)])
+    assert await tape.read(0, 0, 10) == await other.read(0, 0, 10) == []
+    messages: list[bytes] = []
+    answer = shard.answer
+
+    async def listening(message: bytes) -> bytes:
+        messages.append(await answer(message))
+        return messages[-1]
+
+    shard.answer = listening  # type: ignore[method-assign]
+    waiting = [asyncio.create_task(one.wait(0, 0, 20)) for one in (tape, other)]
+    await until(lambda: bool(shard._lanes[0]._waiting), "they wait")
+    await tape.append(0, [b"payload"], START)
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert [entry.raw for entry in await tape.read(0, 0, 10) + await other.read(0, 0, 10)] == [b"payload"] * 2
+    assert sum(message.count(b"payload") for message in messages) == 2, "once to each"
+
+
+async def test_a_wait_does_not_hold_up_what_is_asked_beside_it() -> None:
+    source = MemorySource()
+    tape = ShardTape([Way(Shard(source))])
+    assert await tape.read(0, 0, 10) == []
+    waiting = asyncio.create_task(tape.wait(0, 0, 20))
+    await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.wait_for(tape.fetch(0, [1]) if source.tape.records else tape.append(0, [b"x"], START), 5)
+    await asyncio.wait_for(waiting, 5)
 
 
 async def test_what_was_sent_needs_no_second_call_to_be_read() -> None:
@@ -116,7 +147,7 @@ async def test_a_silent_one_makes_an_append_unknown(monkeypatch: pytest.MonkeyPa
 
 async def test_what_never_left_was_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_tape, "DEADLINE", 0.05)
-    monkeypatch.setattr(shard_calls, "CALLS", 1)
+    monkeypatch.setattr(shard_tape, "CALLS", 1)
     tape = ShardTape([Way(Shard(MemorySource()), lambda number: "hang")])
     first = asyncio.create_task(tape.append(0, [b"x"], START))
     await asyncio.sleep(0)

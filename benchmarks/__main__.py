@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         "parts",
         nargs="*",
         metavar="PART",
-        help=f"{', '.join(PARTS)} (these if none is named), {', '.join([*SERVED, ON_RAY])}",
+        help=f"{', '.join(PARTS)} (these if none is named), {', '.join(OTHERS)}",
     )
     parser.add_argument("--quick", action="store_true", help="a few rounds only: shows that it runs, not how fast")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")

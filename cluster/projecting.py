@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors.errors import RuntimeUnavailableError
 from ..projections.parts import Part
@@ -101,7 +102,9 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
 
 
 def _create(settings: Settings, name: str, parts: list[Part], handles: list[Any]) -> None:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # the keyring is
     options: dict[str, Any] = {"namespace": settings.name, "num_cpus": 0, "max_restarts": -1, "max_concurrency": 100}
+    options["scheduling_strategy"] = here
     actor = ray.remote(ProjectionActor)
     for part in parts:
         try:

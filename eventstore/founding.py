@@ -72,7 +72,8 @@ async def _identify(tape: Tape, keyring: Keyring, journal: str, slices: int, cre
         if not keyring.has(identity):
             raise WrongLogError(
                 f"{journal} holds log {held.log_id.hex()[:16]}, whose keys are not in {keyring.folder}: it is another "
-                "user's or party's; restore the keyring it was founded with, or choose another journal"
+                "user's or party's, or this is another node: bring the keyring it was founded with here, or choose "
+                "another journal"
             )
         keyring.root(identity)
     else:

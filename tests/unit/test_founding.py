@@ -52,7 +52,7 @@ async def test_another_partys_log_is_refused(site: Site, tmp_path: Path) -> None
     """Another keyring: it neither opens the log, nor pins it, nor leaves a trace of it."""
     await written(site)
     stranger = Keyring(tmp_path / "stranger")
-    with pytest.raises(WrongLogError, match="another user's or party's"):
+    with pytest.raises(WrongLogError, match="another user's or party's, or this is another node: bring the keyring"):
         await open_log(site.tape(), stranger, journal=JOURNAL, index=tmp_path / "i.db", blobs=site.blobs, codec=Codec())
     assert stranger.pinned(JOURNAL) is None
     assert list(stranger.folder.iterdir()) == []

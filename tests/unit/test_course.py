@@ -209,8 +209,8 @@ async def test_a_timer_in_the_past_is_an_error_of_the_task_alone(world: World) -
     agent = Agent("a")
 
     @agent.on("work")
-    async def work(task: Task, seconds: int) -> str:
-        await task.sleep_until(task.now() + seconds * 1_000_000)
+    async def work(task: Task, seconds: float) -> str:
+        await task.sleep_until(task.now() + int(seconds * 1_000_000))
         return "woken"
 
     process = await world.process(agent)
@@ -220,5 +220,5 @@ async def test_a_timer_in_the_past_is_an_error_of_the_task_alone(world: World) -
     assert late.failure is not None
     assert "that was 5" in late.failure.message
     assert result(await process.finished("u")) == "woken"
-    await process.ask("v", "work", seconds=1)
+    await process.ask("v", "work", seconds=0.05)
     assert result(await process.finished("v")) == "woken"

@@ -31,10 +31,11 @@ from agent_party.actors.shelf import ArtifactPut
 from agent_party.eventstore.artifacts import Artifact
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import Cause
-from agent_party.projections.graph import Graph
+from agent_party.projections.graph import Graph, Place
 from agent_party.projections.moments import NOW, Moment
 from agent_party.projections.relationships import Relationships
-from agent_party.projections.sink import Checkpoint
+from agent_party.projections.sink import NO_LETTERS, Checkpoint, Letters, Sizes
+from tests.sink_kit import moved
 
 SLICES = 4
 START = 1_700_000_000_000_000
@@ -252,6 +253,16 @@ async def project(graph: Graph, commits: Sequence[Commit], batch: int = 50) -> C
         checkpoint = moved
         await asyncio.sleep(0)
     return checkpoint
+
+
+def place(number: int = 0, part: int = 0) -> Place:
+    """One of a made-up task's events."""
+    return Place(part, number, 1_000 + number, "task/t", number + 1, f"{number:064x}", "task.advanced")
+
+
+async def add(graph: Graph, *writes: Any, sizes: Sizes | None = None, letters: Letters = NO_LETTERS) -> Checkpoint:
+    """Apply writes after what stands."""
+    return await moved(graph, RELATIONSHIPS, writes, sizes, letters)
 
 
 async def by_hand(url: str, *texts: str) -> list[list[Any]]:

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,23 +14,14 @@ from agent_party.eventstore.errors import StoreBusyError, StoreCorruptError, Sto
 from agent_party.projections.backends import ladybug_file
 from agent_party.projections.backends.graph_ladybug import LadybugGraph
 from agent_party.projections.backends.ladybug_door import refuse
-from agent_party.projections.graph import Edge, Node, Place, Ref
+from agent_party.projections.graph import Edge, Node, Ref
 from agent_party.projections.graph_errors import QueryError, ReadOnlyError
 from agent_party.projections.questions import at
-from tests.graph_kit import RELATIONSHIPS, Life, project
+from tests.graph_kit import RELATIONSHIPS, Life, add, place, project
 from tests.unit.world import until
 
 LOG = b"l" * 32
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def place(number: int = 0) -> Place:
-    return Place(0, number, number, "task/t", number + 1, "ab" * 32, "task.started")
-
-
-async def add(graph: LadybugGraph, *writes: Any) -> None:
-    before = await graph.checkpoint(RELATIONSHIPS)
-    assert await graph.apply(RELATIONSHIPS, before, {0: before.sizes.get(0, 0) + 1}, writes)
 
 
 def files(folder: Path, pattern: str) -> list[Path]:

@@ -11,17 +11,13 @@ import pytest
 from agent_party.eventstore.errors import StoreBusyError, StoreError, StoreReadOnlyError, WrongLogError
 from agent_party.projections.backends.graph_neo4j import Neo4jGraph
 from agent_party.projections.backends.neo4j_connection import Connection
-from agent_party.projections.graph import Edge, Node, Place, Ref
+from agent_party.projections.graph import Edge, Node, Ref
 from agent_party.projections.graph_errors import QueryError, ReadOnlyError
 from agent_party.projections.questions import at
-from tests.graph_kit import RELATIONSHIPS, Life, by_hand, emptied, project
+from tests.graph_kit import RELATIONSHIPS, Life, add, by_hand, emptied, place, project
 from tests.services_kit import Services, entering
 
 LOG = b"l" * 32
-
-
-def place(number: int = 0) -> Place:
-    return Place(0, number, number, "task/t", number + 1, "ab" * 32, "task.started")
 
 
 @contextlib.asynccontextmanager
@@ -38,11 +34,6 @@ async def graph(services: Services) -> AsyncIterator[Neo4jGraph]:
     await emptied(services.neo4j)
     async with opened(services.neo4j) as made:
         yield made
-
-
-async def add(graph: Neo4jGraph, *writes: Any) -> None:
-    before = await graph.checkpoint(RELATIONSHIPS)
-    assert await graph.apply(RELATIONSHIPS, before, {0: before.sizes.get(0, 0) + 1}, writes)
 
 
 async def test_somebody_elses_data_is_refused_and_left_alone(services: Services) -> None:

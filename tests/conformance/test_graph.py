@@ -13,11 +13,11 @@ from agent_party.projections.backends.graph_memory import MemoryGraph
 from agent_party.projections.backends.graph_neo4j import Neo4jGraph
 from agent_party.projections.backends.neo4j_connection import Connection
 from agent_party.projections.blast import blast
-from agent_party.projections.graph import FOLD, Edge, End, Graph, Node, Place, Ref
+from agent_party.projections.graph import FOLD, Edge, End, Graph, Node, Ref
 from agent_party.projections.moments import NOW, Moment
 from agent_party.projections.questions import at, diff, found, neighbours, path, why
 from agent_party.projections.sink import Checkpoint, Letter
-from tests.graph_kit import RELATIONSHIPS, SLICES, Life, emptied, moments, project
+from tests.graph_kit import RELATIONSHIPS, SLICES, Life, add, emptied, moments, place, project
 from tests.services_kit import Services
 
 LOG = b"l" * 32
@@ -51,18 +51,6 @@ async def graph(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield made
 
 
-def place(number: int = 0, part: int = 0) -> Place:
-    return Place(part, number, 1_000 + number, "task/t", number + 1, f"{number:064x}", "task.advanced")
-
-
-async def apply(graph: Graph, *writes: Any, sizes: dict[int, int] | None = None, letters: Any = None) -> Checkpoint:
-    before = await graph.checkpoint(RELATIONSHIPS)
-    after = sizes or {0: before.sizes.get(0, 0) + 1}
-    moved = await graph.apply(RELATIONSHIPS, before, after, writes, letters or {})
-    assert moved is not None
-    return moved
-
-
 # The sink
 
 
@@ -82,7 +70,7 @@ async def test_a_checkpoint_moves_with_its_writes(graph: Graph) -> None:
 
 async def test_what_stood_at_an_empty_checkpoint_goes(graph: Graph) -> None:
     edge = Edge("runs", Ref("agent", "a"), Ref("task", "t"), "1", place())
-    old = await apply(graph, Node("agent", "a", place()), edge, letters={"task/x": LETTER})
+    old = await add(graph, Node("agent", "a", place()), edge, letters={"task/x": LETTER})
     digest = await graph.digest(RELATIONSHIPS)
     moved = await graph.apply(RELATIONSHIPS, old._replace(sizes={}), {0: 1}, [Node("agent", "b", place())])
     assert moved is not None
@@ -93,7 +81,7 @@ async def test_what_stood_at_an_empty_checkpoint_goes(graph: Graph) -> None:
     assert (gone.sizes, gone.version) == ({}, 0)
     assert gone.turn not in (old.turn, moved.turn)
     assert (await at(graph)).nodes == []
-    await apply(graph, Node("agent", "a", place()), edge, letters={"task/x": LETTER})
+    await add(graph, Node("agent", "a", place()), edge, letters={"task/x": LETTER})
     assert await graph.digest(RELATIONSHIPS) == digest
 
 
@@ -101,10 +89,10 @@ LETTER = Letter("task/x", 3, 1, 7, "ab" * 32, "ValueError")
 
 
 async def test_dead_letters_and_pauses(graph: Graph) -> None:
-    await apply(graph, letters={"task/x": LETTER, "task/y": LETTER._replace(stream="task/y")})
+    await add(graph, letters={"task/x": LETTER, "task/y": LETTER._replace(stream="task/y")})
     assert await graph.letters(RELATIONSHIPS) == {"task/x": LETTER, "task/y": LETTER._replace(stream="task/y")}
     with_both = await graph.digest(RELATIONSHIPS)
-    kept = await apply(graph, letters={"task/y": None}, sizes={0: 1})
+    kept = await add(graph, letters={"task/y": None}, sizes={0: 1})
     assert await graph.letters(RELATIONSHIPS) == {"task/x": LETTER}
     assert await graph.digest(RELATIONSHIPS) != with_both
     await graph.pause(RELATIONSHIPS, "by ada")
@@ -116,7 +104,7 @@ async def test_dead_letters_and_pauses(graph: Graph) -> None:
 
 
 async def test_what_is_remembered_of_streams_is_read_ahead(graph: Graph) -> None:
-    await apply(graph, Node(FOLD, "task/a", fields={"state": "1"}))
+    await add(graph, Node(FOLD, "task/a", fields={"state": "1"}))
     ahead = graph.ahead(RELATIONSHIPS, await graph.checkpoint(RELATIONSHIPS))
     assert (await ahead.read("task/a"), await ahead.read("task/b")) == ("1", "")
     ahead.add([Node(FOLD, "task/a", fields={"state": "2"}), Node(FOLD, "task/b", fields={"state": "3"})])
@@ -125,15 +113,15 @@ async def test_what_is_remembered_of_streams_is_read_ahead(graph: Graph) -> None
     following = ahead.following()  # whether this batch is applied or not
     assert following is not None
     assert (await following.read("task/a"), await following.read("task/b")) == ("2", "3")
-    await apply(graph, Node(FOLD, "task/a", fields={"state": "2"}))
+    await add(graph, Node(FOLD, "task/a", fields={"state": "2"}))
     assert await graph.ahead(RELATIONSHIPS, await graph.checkpoint(RELATIONSHIPS)).read("task/a") == "2"
 
 
 async def test_a_rebuild_stands_beside_and_is_swapped(graph: Graph) -> None:
-    live = await apply(graph, Node("agent", "old", place()), letters={"task/x": LETTER})
+    live = await add(graph, Node("agent", "old", place()), letters={"task/x": LETTER})
     beside = graph.beside()
     assert (await beside.checkpoint(RELATIONSHIPS)).sizes == {}
-    made = await apply(
+    made = await add(
         beside, Node("agent", "new", place()), Edge("runs", Ref("agent", "new"), Ref("task", "t"), "1", place())
     )
     assert [row.ref.id for row in (await at(graph)).nodes] == ["old"]
@@ -149,14 +137,14 @@ async def test_a_rebuild_stands_beside_and_is_swapped(graph: Graph) -> None:
     assert now.sizes == made.sizes
     assert now.turn not in (live.turn, made.turn)
     assert (await graph.beside().checkpoint(RELATIONSHIPS)).sizes == {}
-    await apply(graph, Node("agent", "more", place()))
+    await add(graph, Node("agent", "more", place()))
 
 
 async def test_an_edge_is_made_once_and_ended_once(graph: Graph) -> None:
     ends = Ref("agent", "a"), Ref("task", "t")
-    await apply(graph, Edge("runs", *ends, "1", place(1), version="7"), Edge("runs", *ends, "2", place(2), since=4))
-    await apply(graph, Edge("runs", *ends, "1", place(9)), End("runs", *ends, "1", place(3)))
-    await apply(graph, End("runs", *ends, "1", place(4)), End("runs", *ends, "3", place(4)))
+    await add(graph, Edge("runs", *ends, "1", place(1), version="7"), Edge("runs", *ends, "2", place(2), since=4))
+    await add(graph, Edge("runs", *ends, "1", place(9)), End("runs", *ends, "1", place(3)))
+    await add(graph, End("runs", *ends, "1", place(4)), End("runs", *ends, "3", place(4)))
     one, two = await graph.edges([ends[1]])
     assert (one.made, one.ended, one.version, one.since) == (place(1), place(3), "7", 0)
     assert (two.made, two.ended, two.version, two.since) == (place(2), None, "", 4)
@@ -174,7 +162,7 @@ async def node(graph: Graph, ref: Ref) -> Any:
 
 async def test_the_items_are_what_the_digest_covers(graph: Graph) -> None:
     await project(graph, Life(5, 60).commits)
-    await apply(graph, letters={"task/x": LETTER}, sizes=(await graph.checkpoint(RELATIONSHIPS)).sizes)
+    await add(graph, letters={"task/x": LETTER}, sizes=(await graph.checkpoint(RELATIONSHIPS)).sizes)
     whole = await graph.items(RELATIONSHIPS, limit=100_000)
     assert [identity for identity, _ in whole] == sorted(identity for identity, _ in whole)
     assert whole[-1][0] == ("~letter", "task/x")
@@ -217,7 +205,7 @@ async def test_names_are_nothing_but_names(graph: Graph) -> None:
     memory = MemoryGraph()
     writes = [Edge("called-tool", Ref("task", name), Ref("tool", other), "", place()) for name in ODD for other in ODD]
     for one in (graph, memory):
-        await apply(one, *writes, *(Node("agent", name, place(), fields={}) for name in ODD), sizes={SLICES: 1})
+        await add(one, *writes, *(Node("agent", name, place(), fields={}) for name in ODD), sizes={SLICES: 1})
     assert await graph.digest(RELATIONSHIPS) == await memory.digest(RELATIONSHIPS)
     assert await at(graph) == await at(memory)
     for name in ODD:
@@ -226,7 +214,7 @@ async def test_names_are_nothing_but_names(graph: Graph) -> None:
 
 
 async def test_another_projection_keeps_to_itself(graph: Graph) -> None:
-    mine = await apply(graph, Node("agent", "a", place()))
+    mine = await add(graph, Node("agent", "a", place()))
     other, nothing = Other("other"), await graph.checkpoint(Other("other"))
     assert nothing.sizes == {}
     assert await graph.apply(other, nothing, {0: 1}, [Node("agent", "b", place())])

@@ -13,6 +13,7 @@ from agent_party.projections.backends.views_sqlite import SqliteViews
 from agent_party.projections.projection import DEAD_LETTERS, Add, Delete, Put, Read, Views, Write
 from agent_party.projections.sink import Checkpoint, Id, Letter
 from tests.redis_kit import redis_views
+from tests.sink_kit import moved
 
 
 class Named:
@@ -40,8 +41,7 @@ async def views(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def apply(views: Views, *writes: Write, of: Named = P) -> None:
-    before = await views.checkpoint(of)
-    assert await views.apply(of, before, {0: before.sizes.get(0, 0) + 1}, writes)
+    await moved(views, of, writes)
 
 
 async def test_put_merges_and_none_removes(views: Views) -> None:

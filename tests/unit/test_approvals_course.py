@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from agent_party import Agent, Approval, Task
+from agent_party.actors import supervisor
 from agent_party.actors.approvals import terms_of
 from agent_party.actors.errors import ConfigurationError
 from agent_party.actors.events import Escalated, Signed
@@ -155,8 +156,9 @@ async def test_terms_that_cannot_be_fail_their_own_task(world: World) -> None:
     assert "expires must be seconds from now" in text
 
 
-async def test_time_wakes_it_where_it_was_passivated(world: World) -> None:
+async def test_time_wakes_it_where_it_was_passivated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Escalated, and later expired, each time while the task is not in memory."""
+    monkeypatch.setattr(supervisor, "ROUND", 0.2)
     agent = asking(by=("ada",), escalate=("cai",), escalate_after=0.3, expires=0.8, form=Order)
     process = await opened(world, agent)
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from agent_party import Agent, Party, Task, TaskHandle
+from agent_party.actors import supervisor
 from agent_party.actors.agent_events import Moved
 from agent_party.actors.errors import InputError, RefusedError, StatementError, UnknownAgentError
 from agent_party.actors.statements import Statement
@@ -126,7 +127,8 @@ async def test_a_paused_agents_running_task_finishes_its_step_and_begins_no_othe
         assert calls == [0, 1, 2]
 
 
-async def test_drained_it_finishes_what_it_has_begun(tmp_path: Path) -> None:
+async def test_drained_it_finishes_what_it_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "ROUND", 0.2)
     agent, go_on = clerk()
     async with opened(tmp_path, agent) as party:
         handle = party.agent("clerk")

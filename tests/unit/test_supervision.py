@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agent_party import Agent, Task, event
-from agent_party.actors import calls, passivation
+from agent_party.actors import calls, passivation, supervisor
 from agent_party.actors.cell import TaskCell
 from agent_party.actors.errors import DeadlineError, MailboxFullError
 from agent_party.actors.events import CORE, Progressed, Requested
@@ -181,7 +181,8 @@ async def test_a_task_waits_for_an_agent_to_join(world: World) -> None:
     assert process.host.waiting_for == {}
 
 
-async def test_who_asks_does_not_keep_a_task_that_others_can_do(world: World) -> None:
+async def test_who_asks_does_not_keep_a_task_that_others_can_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "ROUND", 0.2)
     asker = await world.process()
     await asker.ask("t", "work", what="x")
     doer = await world.process(worker())

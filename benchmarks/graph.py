@@ -9,6 +9,7 @@ worker's graph equal by hash to one in memory.
 
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -138,5 +139,7 @@ async def measured(url: str, tasks: int, rounds: int) -> list[Figure]:
 
 async def graph(quick: bool) -> Report:
     """See this module."""
-    figures = await measured(os.environ["PARTY_GRAPH"], 100 if quick else 2_000, 1 if quick else 5)
+    if not (url := os.environ.get("PARTY_GRAPH")):
+        sys.exit("graph needs a Neo4j whose data may be deleted: set PARTY_GRAPH=bolt://neo4j:password@host:port")
+    figures = await measured(url, 100 if quick else 2_000, 1 if quick else 5)
     return Report(figures, "each round's graph equal by hash to one in memory")

@@ -7,6 +7,7 @@ after, another process replaced both would mix two files up.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import heapq
 import hmac
@@ -132,6 +133,8 @@ class IndexFile:
         """
         self._all("BEGIN")
         try:
+            if dict(self._all("SELECT name, sql FROM sqlite_schema")) != _definitions():
+                raise IndexDamaged(f"{self.path}: its tables are not what they were made as")
             whole = self._all("SELECT seal FROM whole")
             if whole or self._all("SELECT 1 FROM record LIMIT 1"):
                 self._check(whole[0][0] if whole else None, *self._every_seal())
@@ -287,6 +290,14 @@ def delete(path: Path) -> None:
     with _turn(path):
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+@functools.cache
+def _definitions() -> dict[str, str | None]:
+    """How the tables and indexes are made: that no two records have one position, for example, is believed of them."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return dict(db.execute("SELECT name, sql FROM sqlite_schema"))
 
 
 @contextlib.contextmanager

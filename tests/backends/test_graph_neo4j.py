@@ -14,6 +14,8 @@ from agent_party.projections.backends.neo4j_connection import Connection
 from agent_party.projections.graph import Edge, Node, Ref
 from agent_party.projections.graph_errors import QueryError, ReadOnlyError
 from agent_party.projections.questions import at
+from benchmarks.graph import graph as benchmark
+from benchmarks.graph import measured
 from tests.graph_kit import RELATIONSHIPS, Life, add, by_hand, emptied, place, project
 from tests.services_kit import Services, entering
 
@@ -200,3 +202,14 @@ async def test_the_door_lets_reading_through(graph: Neo4jGraph) -> None:
             await graph.query(wrong, {})
     with pytest.raises(StoreBusyError, match="ask for less"):
         await graph.query("UNWIND range(1, 100000) AS a UNWIND range(1, 100000) AS b RETURN sum(a * b)", {}, seconds=1)
+
+
+async def test_the_benchmark_runs_and_verifies_its_graph(graph: Neo4jGraph, services: Services) -> None:
+    figures = await measured(services.neo4j, 20, 1)
+    assert all(min(figure.values) > 0 for figure in figures)
+
+
+async def test_the_benchmark_wants_a_server_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PARTY_GRAPH", raising=False)
+    with pytest.raises(SystemExit, match="PARTY_GRAPH"):
+        await benchmark(True)

@@ -21,6 +21,7 @@ from agent_party.cluster.ray_runtime import RayRuntime
 from agent_party.cluster.settings import Settings, load
 from agent_party.cluster.wiring import Stack, open_stack
 from agent_party.eventstore.errors import StoreError
+from agent_party.eventstore.tape import Tape
 from tests.cluster.dedicated import survive_dedicated
 from tests.unit.world import until
 
@@ -141,11 +142,11 @@ async def test_a_host_that_was_started_again_tries_until_it_can(
 ) -> None:
     tries = list[Settings]()
 
-    async def open_at_the_third(settings: Settings) -> Stack:
+    async def open_at_the_third(settings: Settings, tape: Tape | None) -> Stack:
         tries.append(settings)
         if len(tries) < 3:
             raise StoreError("the views are away")
-        return await open_stack(settings)
+        return await open_stack(settings, tape=tape)
 
     context = SimpleNamespace(was_current_actor_reconstructed=again)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)

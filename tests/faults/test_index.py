@@ -1,6 +1,7 @@
 """The index is a cache: damaged, deleted, shared or behind, it never changes what the log says."""
 
 import asyncio
+import contextlib
 import random
 import sqlite3
 from collections.abc import AsyncIterator
@@ -104,6 +105,23 @@ async def test_a_damaged_file_is_rebuilt(site: Site, damage: str, reopen: bool) 
         alter(path, "DROP TABLE record")
     forget(log)
     await works(await site.open() if reopen else log, writer)
+
+
+async def test_tables_that_admit_two_records_at_one_position_are_not_believed(site: Site) -> None:
+    log, writer = await filled(site)
+    await log.close()
+    made = _schema(index_of(site))
+    for statement in ("CREATE TABLE fresh AS SELECT * FROM record", "DROP TABLE record"):
+        alter(index_of(site), statement)
+    alter(index_of(site), "ALTER TABLE fresh RENAME TO record")
+    assert _schema(index_of(site)) != made
+    await works(await site.open(), writer)
+    assert _schema(index_of(site)) == made
+
+
+def _schema(path: Path) -> set[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return set(db.execute("SELECT name, sql FROM sqlite_schema"))
 
 
 @pytest.mark.parametrize("reopen", [True, False], ids=["closed", "open"])

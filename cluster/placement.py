@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors.decider import Decider, Reply
 from ..actors.errors import DeadlineError, RuntimeUnavailableError
@@ -18,6 +19,20 @@ from .pickling import Sent
 CALL = 60.0
 _AGAIN = 0.2
 _ON_THE_WAY = 5.0
+
+
+def options_here(namespace: str, *, concurrency: int = 1_000, soft: bool = False, stay: bool = False) -> dict[str, Any]:
+    """The options of a party's actor: Ray starts it again, on this process's node, where the keyring is, and repeats no
+    call. ``soft``: on another node if this one is gone; ``stay``: it goes on without the driver."""
+    options: dict[str, Any] = {
+        "namespace": namespace,
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": concurrency,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=soft),
+    }
+    return options | ({"lifetime": "detached"} if stay else {})
 
 
 class Placement(msgspec.Struct, frozen=True):

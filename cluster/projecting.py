@@ -15,11 +15,11 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors.errors import RuntimeUnavailableError
 from ..projections.parts import Part
 from .ending import until_told
+from .placement import options_here
 from .projections import LIMITS, part_worker
 from .ray_runtime import connect
 from .settings import Settings
@@ -102,9 +102,7 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
 
 
 def _create(settings: Settings, name: str, parts: list[Part], handles: list[Any]) -> None:
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # the keyring is
-    options: dict[str, Any] = {"namespace": settings.name, "num_cpus": 0, "max_restarts": -1, "max_concurrency": 100}
-    options["scheduling_strategy"] = here
+    options = options_here(settings.name, concurrency=100)
     actor = ray.remote(ProjectionActor)
     for part in parts:
         try:

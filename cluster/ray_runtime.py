@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..actors.agent import Agent
 from ..actors.errors import RuntimeUnavailableError
@@ -24,7 +23,7 @@ from ..eventstore.ambient import readable_id
 from . import shard_log
 from .host_actor import HostActor
 from .pickling import Sent
-from .placement import Placement, Remote
+from .placement import Placement, Remote, options_here
 from .settings import Settings, in_a_job
 
 _START = 120.0
@@ -83,17 +82,7 @@ class RayRuntime(Remote):
         self._logs = [shard_log.make(journal, place, number) for number in range(place.logs)]
 
     def _create(self, hosts: list[tuple[str, list[Agent], int]]) -> None:
-        node = ray.get_runtime_context().get_node_id()
-        options: dict[str, Any] = {
-            "namespace": self.placement.namespace,
-            "num_cpus": 0,
-            "max_restarts": -1,
-            "max_task_retries": 0,
-            "max_concurrency": 1_000,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
-        }
-        if self.stay:
-            options["lifetime"] = "detached"
+        options = options_here(self.placement.namespace, stay=self.stay)
         actor = ray.remote(HostActor)
         for name, agents, index in hosts:
             with contextlib.suppress(ValueError):

@@ -11,10 +11,9 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..eventstore.backends.kafka import KafkaTape
-from .placement import Placement
+from .placement import Placement, options_here
 from .settings import Settings, kafka_address
 from .shard_calls import Lost
 from .shard_serving import Shard
@@ -106,17 +105,7 @@ class RayLine:
 
 def make(journal: str, placement: Placement, number: int, generation: int = 0) -> Any:
     """A shard log's handle: it is made, unless it is there."""
-    node = ray.get_runtime_context().get_node_id()
-    options: dict[str, Any] = {
-        "namespace": placement.namespace,
-        "num_cpus": 0,
-        "max_restarts": -1,
-        "max_task_retries": 0,
-        "max_concurrency": 1_000,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True),
-    }
-    if placement.stay:
-        options["lifetime"] = "detached"
+    options = options_here(placement.namespace, soft=True, stay=placement.stay)
     name = placement.log(number, generation)
     return ray.remote(ShardLogActor).options(name=name, get_if_exists=True, **options).remote(journal)
 

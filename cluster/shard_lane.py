@@ -114,9 +114,7 @@ class Lane:
             self._bytes += _weight(chunk.entries)
             if self._bytes > KEPT:
                 self._shorten()
-            for waiter in self._waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._wake()
 
     def _shorten(self) -> None:
         """Keep the newest half, and in any case what was read last."""
@@ -158,10 +156,13 @@ class Lane:
                 if self.last == seen:
                     await self.read(seen)
             except EventStoreError:
-                for waiter in self._waiting:
-                    if not waiter.done():
-                        waiter.set_result(None)
+                self._wake()
                 await asyncio.sleep(_RETRY)
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     # Appending
 

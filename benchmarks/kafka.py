@@ -23,13 +23,12 @@ from agent_party.eventstore.backends.kafka_address import KafkaAddress, address
 from agent_party.eventstore.backends.kafka_batch import MAX_BATCH
 from agent_party.eventstore.codec import Codec
 from agent_party.eventstore.founding import open_log
-from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.keyring import Keyring
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.tape import START, Entry
 
 from .measure import Figure, Report, Turn, in_turns, ratios
-from .site import Counted, Site, Written
+from .site import Counted, Site, Written, granted
 
 RECORD, GROUP = 830, 256
 """Bytes of a record whose one event has 500; records of a group."""
@@ -78,12 +77,8 @@ async def kafka_site(where: KafkaAddress, streams: int, slices: int) -> AsyncIte
             KafkaTape(where), Keyring(folder / "state"), journal=where.shown, index=folder / "index.db",
             blobs=MemoryBlobs(), codec=Codec([Written, Counted]), slices=slices,
         )  # fmt: skip
-        try:
-            issuer = Issuer(log)
-            writers = await asyncio.gather(*(issuer.writer(f"bench/n{number}") for number in range(streams)))
-            yield Site(folder, log, writers)
-        finally:
-            await log.close()
+        async with granted(folder, log, streams) as made:
+            yield made
 
 
 class Ours:

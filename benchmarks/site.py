@@ -93,17 +93,23 @@ class Site:
 
 
 @contextlib.asynccontextmanager
+async def granted(folder: Path, log: Log, streams: int) -> AsyncIterator[Site]:
+    """So many streams of a log granted to this process; the log is closed afterwards."""
+    try:
+        issuer = Issuer(log)
+        writers = await asyncio.gather(*(issuer.writer(f"bench/n{number}") for number in range(streams)))
+        yield Site(folder, log, writers)
+    finally:
+        await log.close()
+
+
+@contextlib.asynccontextmanager
 async def site(streams: int) -> AsyncIterator[Site]:
     """A new log with granted streams, deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        log = await opened(folder)
-        try:
-            issuer = Issuer(log)
-            writers = await asyncio.gather(*(issuer.writer(f"bench/n{number}") for number in range(streams)))
-            yield Site(folder, log, writers)
-        finally:
-            await log.close()
+        async with granted(folder, await opened(folder), streams) as made:
+            yield made
 
 
 class Stored(msgspec.Struct, frozen=True):

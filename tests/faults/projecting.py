@@ -269,18 +269,26 @@ async def reckon(subject: Subject, log: Log, folder: Path) -> None:
 async def rebuild_under_load(
     subject: Subject, log: Log, folder: Path, order: random.Random, rebuilds: int
 ) -> Counter[str]:
-    """Write, project and rebuild at once, while a reader looks: what it sees is of one moment, and never goes back."""
-    found, writers, done = Counter[str](), dict[str, Writer](), asyncio.Event()
+    """Write, project and rebuild at once, while a reader looks: what it sees is of one moment, and never goes back.
+
+    Who looks needs a moment in which nothing is projected: writing waits for it each time, and so does each rebuild.
+    """
+    found, writers, done, looked = Counter[str](), dict[str, Writer](), asyncio.Event(), asyncio.Event()
     sinks = [subject.open(folder) for _ in range(3)]
     live, rebuilding = (Worker(log, subject.projection(), sink, Limits(rows=3)) for sink in sinks[:2])
     await live.catch_up()
+
+    async def a_look() -> None:
+        if not done.is_set():
+            looked.clear()
+            await looked.wait()
 
     async def keep_writing() -> None:
         while not done.is_set():
             await write(log, writers, 5, order)
             found["written"] += 5
             await live.catch_up()
-            await asyncio.sleep(0.01)
+            await a_look()
 
     async def keep_reading() -> None:
         last = 0
@@ -291,13 +299,16 @@ async def rebuild_under_load(
             assert total >= last, "a reader was taken back"
             last = total
             found["read"] += 1
+            looked.set()
             await asyncio.sleep(0.001)
+        looked.set()
 
     async def keep_rebuilding() -> None:
         try:
             for _ in range(rebuilds):
                 await rebuilding.rebuild()
                 found["rebuilt"] += 1
+                await a_look()
         finally:
             done.set()
 

@@ -21,6 +21,8 @@ from .task_state import TaskState, WaitState
 
 ALONE_AFTER = 0.005
 """Seconds an outcome waits for company."""
+_TURNS = 10
+"""Turns of the loop that it waits besides: a loop that was held up has held up the company too."""
 _AGAIN = 1.0
 _PIECE = 1024 * 1024
 T = TypeVar("T")
@@ -45,7 +47,7 @@ class Waits:
         self._unrecorded: set[int] = set()
         self._settling: dict[int, Settled] = {}
         self._taken: list[int] = []
-        self._inbox = 0
+        self._inbox = self._begun = 0
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._commits: set[asyncio.Task[None]] = set()
@@ -222,6 +224,7 @@ class Waits:
         async with self._lock:
             if self._is_over(after):
                 return
+            self._begun += 1
             if self._timer:
                 self._timer.cancel()
                 self._timer = None
@@ -264,9 +267,16 @@ class Waits:
         # A failure here shows again at the next commit, which has a caller to hear it.
         self._timer = None
         if not self._stopped and not self._state.finished:
-            commit = asyncio.get_running_loop().create_task(self._commit(()))
+            commit = asyncio.get_running_loop().create_task(self._commit_alone())
             self._commits.add(commit)
             commit.add_done_callback(self._committed)
+
+    async def _commit_alone(self) -> None:
+        begun = self._begun
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        if self._begun == begun and not self._stopped and not self._state.finished:
+            await self._commit(())
 
     def stop(self) -> None:
         """Nothing more is committed; what is not committed by now is not."""

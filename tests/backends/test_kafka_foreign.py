@@ -18,7 +18,7 @@ from tests.faults.book import RULE_BUGS, planted
 from tests.faults.foreign import Stage, changes_nothing, picture
 
 FLOOD = 100_000
-TRANSACTIONS = 20_000
+TRANSACTIONS = 300_000
 """Milliseconds after which a broker ends a transaction that hangs."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import secrets
 import socket
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -112,17 +113,23 @@ async def test_more_than_a_page_is_listed(blobs: S3Blobs, monkeypatch: pytest.Mo
 
 
 async def test_no_more_requests_at_once_than_the_limit(blobs: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = most = 0
+    running, most, lock, two = 0, 0, threading.Lock(), threading.Event()
     execute = blobs._client._execute
 
     def watched(*given: Any, **options: Any) -> Any:
+        """The first ones go on when there are two."""
         nonlocal running, most
-        running += 1
-        most = max(most, running)
+        with lock:
+            running += 1
+            most = max(most, running)
+        if most > 1:
+            two.set()
+        two.wait(30)
         try:
             return execute(*given, **options)
         finally:
-            running -= 1
+            with lock:
+                running -= 1
 
     await blobs.put(name_of(b""), b"")
     monkeypatch.setattr(blobs._client, "_execute", watched)

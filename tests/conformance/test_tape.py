@@ -1,7 +1,6 @@
 """The contract of a tape. A backend adds a class with one fixture; what it guarantees shows in which suites it is."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -102,20 +101,19 @@ class TapeContract:
 
     async def test_waiting_ends_soon_after_something_new(self, open_tape: Open) -> None:
         reader, writer = open_tape(), open_tape()
-        waiting = [asyncio.create_task(reader.wait(0, 0, 20)) for _ in range(3)]
+        waiting = [asyncio.create_task(reader.wait(0, 0, 600)) for _ in range(3)]
         await asyncio.sleep(0)
-        began = time.monotonic()
         await writer.append(0, [b"new"], START)
-        await asyncio.gather(*waiting)
-        assert time.monotonic() - began < 10
+        async with asyncio.timeout(60):
+            await asyncio.gather(*waiting)
 
     async def test_waiting_does_not_wait_for_what_is_there(self, tape: Tape) -> None:
         await tape.append(0, [b"new"], START)
-        async with asyncio.timeout(10):
-            await tape.wait(0, 0, 20)
+        async with asyncio.timeout(60):
+            await tape.wait(0, 0, 600)
 
     async def test_waiting_ends_with_its_time(self, tape: Tape) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await tape.wait(0, 0, 0.01)
 
 

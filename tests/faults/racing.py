@@ -1,6 +1,7 @@
 """What a racing process does. In a module of its own, so that a fork server imports it once for all of them."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
@@ -12,7 +13,9 @@ from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Writer
 from tests.eventstore_kit import Site, notes
 
-PATIENCE = 60.0
+PATIENCE = 180.0
+MET = 2
+"""Turns at the beginning in which all do the same at once, so that all but a few of them lose."""
 
 
 class Told(NamedTuple):
@@ -30,12 +33,13 @@ def append_to_all(folder: Path, writers: Sequence[Writer], seed: int, count: int
 
 async def _append_to_all(site: Site, writers: Sequence[Writer], order: random.Random, count: int, go: Barrier) -> Told:
     log = await site.open()
-    told, conflicts = list[tuple[str, int, bytes]](), 0
-    go.wait(PATIENCE)
+    told, conflicts, turns = list[tuple[str, int, bytes]](), 0, itertools.count()
     while len(told) < count:
         writer = order.choice(writers)
         expected = (await log.state(writer.stream)).revision
         lost = None
+        if next(turns) < MET:
+            go.wait(PATIENCE)
         try:
             appended = await log.append(writer, notes(f"{len(told)}"), expected=expected)
             told.append((writer.stream, appended.revision, appended.commit))
@@ -58,8 +62,10 @@ async def _take_over(site: Site, streams: Sequence[str], order: random.Random, r
     log = await site.open()
     told, ended = list[tuple[str, int, bytes]](), 0
     go.wait(PATIENCE)
-    for _ in range(rounds):
+    for number in range(rounds):
         writer = await Issuer(log).writer(order.choice(streams))
+        if number < MET:
+            go.wait(PATIENCE)
         try:
             for _ in range(3):
                 expected = (await log.state(writer.stream)).revision

@@ -109,10 +109,10 @@ async def speak_everywhere(party: Party) -> None:
     task = await party.using(request_id=canary("request")).ask(speak, text=canary("input"))
     await until(lambda: _asks(party, task.id))
     await task.approve(note=canary("note"))
-    assert await task.result(10) == canary("result")
+    assert await task.result(30) == canary("result")
     failed = await party.ask(fail)
     with pytest.raises(PartyError, match=canary("error")):
-        await failed.result(10)
+        await failed.result(30)
     notes = party.entity(Notes, "n")
     for _ in range(510):  # enough for a snapshot
         await notes.send(canary("snapshot"))

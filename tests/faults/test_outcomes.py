@@ -23,6 +23,8 @@ from agent_party.eventstore.log import INLINE, Log, Writer
 from agent_party.eventstore.tape import Attempt, Entry, Indefinite
 from tests.eventstore_kit import Lost, Site, notes, truth_of
 
+IN_VIRTUAL_TIME = True
+
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
@@ -77,7 +79,7 @@ async def gated(tmp_path: Path, *, before: bool) -> tuple[Site, Log, GatedTape, 
 async def wait_for(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 (a test looks on from outside)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 # Callers that go away
@@ -249,9 +251,9 @@ async def test_a_fence_that_lands_before_a_late_record_ends_its_writer(site: Sit
     """The head stands still: the very same bytes would be sent for ever."""
     log, writer = await opened(site)
     other = await site.open("other.db")
-    site.unconditional.fate = lambda raw: "never?"
+    site.unconditional.fate = lost = Lost()
     doomed = asyncio.create_task(log.append(writer, notes("mine"), expected=0, deadline=20))
-    await asyncio.sleep(0.01)
+    await wait_for(lambda: bool(lost.raws))
     site.unconditional.fate = lambda raw: "now"
     await Issuer(other).fence("note/a", writer.grant)
     with pytest.raises(GrantEndedError):

@@ -1,6 +1,7 @@
 """Exactly once at every crash point, and rebuilds that swap at once: a short run of the campaign for each sink, and
 the bugs that it must catch."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_every_commit_counts_once_whenever_a_worker_is_killed(name: str, service
 
 async def test_a_rebuild_under_load_swaps_at_once(subject: Subject, tmp_path: Path) -> None:
     found = await campaign.loaded(subject, tmp_path / "loaded", 5, seed=4)
-    assert (found["rebuilt"], found["read"] > 5, found["written"] > 0) == (5, True, True)
+    assert (found["rebuilt"], found["read"] >= 5, found["written"] > 0) == (5, True, True)
 
 
 async def test_an_edit_by_hand_is_found_and_mended(subject: Subject, log: Log, tmp_path: Path) -> None:
@@ -83,16 +84,23 @@ class Apart(MemoryViews):
 
 
 class InPieces(MemoryViews):
-    """Swaps by emptying the live side and filling it again."""
+    """Swaps by emptying the live side and filling it again; somebody looks at each step of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = asyncio.Event()
+
+    async def scan(self, *args: Any, **options: Any) -> Any:
+        self.looked.set()
+        return await super().scan(*args, **options)
 
     async def swap(self, projection: Named, live: Checkpoint, scratch: Checkpoint) -> bool:
-        import asyncio
-
         new = self._of(projection, live=False)
         documents = self._of(projection, live=True).documents
         for name in [*documents.keys() - new.documents.keys(), *new.documents]:
             documents.pop(name, None)
-            await asyncio.sleep(0)
+            self.looked.clear()
+            await self.looked.wait()
             if name in new.documents:
                 documents[name] = dict(new.documents[name])
         return await super().swap(projection, live, scratch)
@@ -118,7 +126,7 @@ async def test_a_checkpoint_apart_from_its_writes_is_caught(log: Log, tmp_path: 
 
 async def test_a_swap_that_is_not_at_once_is_caught(log: Log, tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        await rebuild_under_load(Bugged(InPieces), log, tmp_path, random.Random(1), 20)
+        await rebuild_under_load(Bugged(InPieces), log, tmp_path, random.Random(1), 1)
     assert "a reader saw a mix" in repr(caught.value.exceptions) or "taken back" in repr(caught.value.exceptions)
 
 

@@ -33,7 +33,7 @@ async def test_every_commit_counts_once_wherever_a_worker_crashes(subject: Subje
 async def test_a_rebuild_under_load_swaps_at_once(subject: Subject, tmp_path: Path) -> None:
     async with a_log(tmp_path / "log", 30, 4) as log:
         found = await rebuild_under_load(subject, log, tmp_path, random.Random(4), 2)
-    assert (found["rebuilt"], found["read"] > 1, found["written"] > 0) == (2, True, True)
+    assert (found["rebuilt"], found["read"] >= 2, found["written"] > 0) == (2, True, True)
 
 
 async def test_an_edit_by_hand_is_found_and_mended(subject: Subject, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ async def test_what_is_left_of_several_waits_holds_no_place(world: World) -> Non
 
     await until(one_has_ended)
     await process.ask("other", "quick", n=2)
-    assert result(await process.finished("other", 3)) == 2
+    assert result(await process.finished("other")) == 2
 
 
 async def _records(process: Process) -> int:

@@ -256,7 +256,7 @@ async def test_a_fork_of_a_fork_and_one_after_beginning_anew(world: World) -> No
 async def test_a_fork_survives_a_crash_and_keeps_to_its_record(world: World) -> None:
     bakery = Bakery()
     process = await failed(world, bakery)
-    before = await recorded(LogPast(process.log), "t", 4)
+    before = await recorded(LogPast(process.log), "t", await revision_of(process, "t", 1, "settled"))
     await fork(process.log, process.doorman, LogPast(process.log), before, task="f", by="ada", change=Change())
     await world.kill(process)
     bakery.broken = False

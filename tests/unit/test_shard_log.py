@@ -35,9 +35,11 @@ class Lanes(MemorySource):
         self.lanes = lanes
         self.tapes = [UnconditionalMemoryTape() for _ in range(lanes)]
         self.held: dict[int, asyncio.Event] = {}
+        self.waiting: set[int] = set()
 
     async def send(self, lane: int, records: Sequence[bytes], after: int) -> int:
         if lane in self.held:
+            self.waiting.add(lane)
             await self.held[lane].wait()
         self.sent.append(len(records))
         await self.tapes[lane].append(0, records, START)
@@ -108,7 +110,7 @@ async def test_appends_of_several_hosts_are_sent_together() -> None:
     shard, source.held[0] = Shard(source), asyncio.Event()
     hosts = [ShardTape([Way(shard)]) for _ in range(5)]
     first = asyncio.create_task(hosts[0].append(0, [b"0"], START))
-    await asyncio.sleep(0.01)
+    await until(lambda: 0 in source.waiting, "the first is sent")
     others = [asyncio.create_task(host.append(0, [bytes([n])], START)) for n, host in enumerate(hosts[1:], 1)]
     await until(lambda: len(shard._lanes[0]._queue) == 4, "four wait behind the first")
     source.held[0].set()
@@ -288,7 +290,7 @@ async def test_too_much_in_hand_is_refused_and_not_written(monkeypatch: pytest.M
     tape = ShardTape([Way(Shard(source))])
     await tape.identity()
     first = asyncio.create_task(tape.append(0, [bytes(900)], START))
-    await asyncio.sleep(0.01)
+    await until(lambda: 0 in source.waiting, "the first is sent")
     with pytest.raises(StoreBusyError, match="nothing of this was written"):
         await tape.append(1, [bytes(200)], START)
     source.held[0].set()

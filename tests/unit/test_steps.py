@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -141,12 +140,12 @@ async def test_a_long_step_goes_on_after_a_crash_from_what_its_heartbeat_said(wo
 
 
 async def test_a_step_that_says_nothing_is_ended_and_its_thread_is_told(world: World) -> None:
-    agent, told = Agent("a"), threading.Event()
+    agent, ended, told = Agent("a"), threading.Event(), threading.Event()
 
     @step(heartbeat=0.05)
     def silent() -> None:
         current_step().heartbeat("began")
-        time.sleep(0.15)
+        ended.wait(60)
         try:
             current_step().heartbeat("late")
         except StepCancelledError:
@@ -157,13 +156,14 @@ async def test_a_step_that_says_nothing_is_ended_and_its_thread_is_told(world: W
         try:
             await task.step(silent)
         except StepError as error:
+            ended.set()
             return error.message
         return ""
 
     process = await world.process(agent)
     await process.ask("t", "work")
     assert result(await process.finished("t")) == "no sign of life for 0.05 seconds"
-    assert await asyncio.to_thread(told.wait, 5)
+    assert await asyncio.to_thread(told.wait, 60)
 
 
 def number_of_this_process(add: int) -> int:

@@ -1,7 +1,8 @@
 """The one wait primitive: what is committed when, and what a replay accepts."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -41,7 +42,20 @@ class Stream:
         return self._add(*events)
 
     def run(self) -> Waits:
-        return Waits(self.state, self.record)
+        RUNS.append(Waits(self.state, self.record))
+        return RUNS[-1]
+
+
+RUNS: list[Waits] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """Nothing of a run is left when its loop ends."""
+    yield
+    for run in RUNS:
+        run.stop()
+    RUNS.clear()
 
 
 async def enter(waits: Waits, kind: WaitKind, name: str, given: bytes = b"\xc0") -> tuple[int, WaitState]:
@@ -90,6 +104,23 @@ async def test_an_outcome_without_company_goes_alone_soon() -> None:
     assert stream.state.waits[0].settled is None
     await until(lambda: stream.state.waits[0].settled)
     assert len(stream.commits) == 3
+
+
+def hold_up() -> None:
+    time.sleep(2 * waits.ALONE_AFTER)
+
+
+async def test_a_loop_that_was_held_up_has_held_up_the_company_too() -> None:
+    """The time that an outcome waits is over, and its handler had no turn in it."""
+    stream = Stream()
+    run = stream.run()
+    for n in range(5):
+        await step(run, f"s{n}")
+        hold_up()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    await run.flush(Completed(b"\xc0"))
+    assert len(stream.commits) == 1 + 5 + 1
 
 
 async def test_what_is_opened_at_once_is_one_commit() -> None:

@@ -34,7 +34,8 @@ from agent_party.testing.lives import Life
 from agent_party.testing.world import folder
 
 __all__ = ["DEADLINE", "Process", "World", "a_world", "folder", "until"]
-DEADLINE = 10.0
+DEADLINE = 30.0
+"""Seconds for what takes milliseconds: a machine may have much else to do."""
 
 
 async def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:

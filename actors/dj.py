@@ -36,7 +36,7 @@ class TaskRow(NamedTuple):
 
 class Candidate(NamedTuple):
     """A task that could run. ``holder``: who has it, empty if nobody does; ``runs``: how often it was begun;
-    ``reason``: why it could run, another text each time that changes; empty where time is the reason."""
+    ``reason``: why it could run, another text each time that changes, also for each time at which it is due."""
 
     task: str
     capability: str

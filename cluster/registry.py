@@ -92,7 +92,8 @@ class ViewRegistry:
             while page := await self._views.scan("due", prefix, _PAGE if after else 1, after):
                 times = [int(key.split("/")[1]) for key, _ in page]
                 late = [time for time in times if time > now]
-                found += [(time, _candidate(*one)) for time, one in zip(times, page, strict=True) if time <= now]
+                due = zip(times, page, strict=True)
+                found += [(time, _candidate(*one)._replace(reason=f"due {time}")) for time, one in due if time <= now]
                 after = page[-1][0]
                 if late:
                     following = min(following or late[0], late[0])

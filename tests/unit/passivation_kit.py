@@ -25,6 +25,7 @@ def no_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "ROUND", 3_600.0)
 
 
+HOUR = 3_600.0
 agent = Agent("worker")
 ended: list[str] = []
 
@@ -55,7 +56,7 @@ async def work(task: Task, what: str) -> Any:
             case "child":
                 got = await task.ask("child")
             case "sleep":
-                await task.sleep(0.5)
+                await task.sleep(HOUR)
                 got = "slept"
             case _:
                 got = await task.first(task.signal("never"), task.approval("nor this"))
@@ -119,5 +120,5 @@ async def grown_up(process: Process) -> None:
     await process.host.deliver(await child_of(process, "t"), message("grow up", "old"))
 
 
-async def nothing(process: Process) -> None:
-    return
+async def time_passes(process: Process) -> None:
+    process.let_pass(HOUR)

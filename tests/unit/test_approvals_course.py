@@ -15,7 +15,7 @@ from agent_party.actors.statements import decoded
 from agent_party.actors.task_state import TaskState
 from tests.unit.approvals_kit import Order, asking, opened, refusals, role, says
 from tests.unit.handlers_kit import failure, result, world
-from tests.unit.world import World, until
+from tests.unit.world import Clock, World, until
 
 __all__ = ["world"]
 
@@ -88,55 +88,55 @@ async def test_a_replay_gives_the_same_approval(world: World) -> None:
 
 
 async def test_an_approval_expires(world: World) -> None:
-    process = await opened(world, asking(expires=0.05))
-    assert (await process.state("t")).waits[0].due > 0
-    said = result(await process.finished("t"))
-    assert said == "no: approval 'publish' has expired: nobody decided it in time"
+    process = await world.process(asking(expires=0.05))
+    await process.ask("t", "publish")
+    state = await process.finished("t")
+    assert state.waits[0].due > 0
+    assert result(state) == "no: approval 'publish' has expired: nobody decided it in time"
 
 
 async def test_what_was_signed_in_time_counts_also_where_it_is_read_late(world: World) -> None:
-    agent = asking(expires=0.3, form=Order)
+    agent = asking(expires=60, form=Order)
     first = await opened(world, agent)
     await world.kill(first)
     person = await world.process()
     await says(person, "ada", answer={"amount": 1})
-    expires = terms_of((await person.state("t")).waits[0]).expires
-    await until(lambda: person.log.ambient.now() > expires)
+    person.let_pass(61)
     await says(person, "bob", answer={"amount": 2})
-    second = await world.process(agent)
+    second = await world.process(agent, ambient=Clock(61))
     assert result(await second.finished("t")) == [["ada"], {"amount": 1, "why": ""}]
 
 
 async def test_it_expires_while_nobody_runs_the_task(world: World) -> None:
-    agent = asking(expires=0.05)
+    agent = asking(expires=60)
     first = await opened(world, agent)
     await world.kill(first)
-    person = await world.process()
-    expires = terms_of((await person.state("t")).waits[0]).expires
-    await until(lambda: person.log.ambient.now() > expires)
+    person = await world.process(ambient=Clock(61))
     await says(person, "ada")
-    second = await world.process(agent)
+    second = await world.process(agent, ambient=Clock(61))
     assert "has expired" in result(await second.finished("t"))
     assert "too late" in (await refusals(second, 1))[0].reason
 
 
 async def test_it_is_escalated_once_also_over_a_crash(world: World) -> None:
-    agent = asking(by=("ada",), escalate=("cai",), escalate_after=0.05, expires=600)
+    agent = asking(by=("ada",), escalate=("cai",), escalate_after=60, expires=600)
     first = await opened(world, agent)
     terms = terms_of((await first.state("t")).waits[0])
     assert (await first.state("t")).due == terms.escalates
+    await world.kill(first)
+    second = await world.process(agent, ambient=Clock(61))
 
     async def escalated() -> bool:
-        return (await first.state("t")).waits[0].escalated
+        return (await second.state("t")).waits[0].escalated
 
     await until(escalated)
-    assert (await first.state("t")).due == terms.expires, "time next changes something when it expires"
-    await world.kill(first)
-    second = await world.process(agent)
-    await says(second, "eve")
-    await says(second, "cai")
-    assert result(await second.finished("t"))[0] == ["cai"]
-    events = [event for commit in await second.commits("task/t") for event in commit.events]
+    assert (await second.state("t")).due == terms.expires, "time next changes something when it expires"
+    await world.kill(second)
+    third = await world.process(agent, ambient=Clock(62))
+    await says(third, "eve")
+    await says(third, "cai")
+    assert result(await third.finished("t"))[0] == ["cai"]
+    events = [event for commit in await third.commits("task/t") for event in commit.events]
     assert sum(isinstance(event, Escalated) for event in events) == 1
 
 
@@ -157,9 +157,9 @@ async def test_terms_that_cannot_be_fail_their_own_task(world: World) -> None:
 
 
 async def test_time_wakes_it_where_it_was_passivated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Escalated, and later expired, each time while the task is not in memory."""
-    monkeypatch.setattr(supervisor, "ROUND", 0.2)
-    agent = asking(by=("ada",), escalate=("cai",), escalate_after=0.3, expires=0.8, form=Order)
+    """Escalated, and later expired, each time while the task is not in memory, and without a round."""
+    monkeypatch.setattr(supervisor, "ROUND", 3_600.0)
+    agent = asking(by=("ada",), escalate=("cai",), escalate_after=300, expires=800, form=Order)
     process = await opened(world, agent)
 
     async def rests() -> bool:
@@ -172,11 +172,13 @@ async def test_time_wakes_it_where_it_was_passivated(world: World, monkeypatch: 
 
     await until(rests)
     assert not await escalated()
+    process.let_pass(301)
     await until(escalated)
     await until(rests)
     await says(process, "ada", answer={"amount": 13})
     assert "by the form itself" in (await refusals(process, 1))[0].reason
     await until(rests)
+    process.let_pass(500)
     assert "has expired" in result(await process.finished("t"))
 
 

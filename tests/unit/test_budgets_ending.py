@@ -137,12 +137,13 @@ async def test_nothing_begins_while_the_end_of_its_task_is_on_its_way(
         return await record(recorded, *more)
 
     monkeypatch.setattr(cell.activation, "record", gated)
-    await process.host.deliver("t", message("signal", "go", 1))
-    await opening.wait()
+    signalling = asyncio.create_task(process.host.deliver("t", message("signal", "go", 1)))
+    await opening.wait()  # the signal may be in the same commit
     cancelling = asyncio.create_task(process.host.cancel("t", "ada", ""))
-    await asyncio.sleep(0.01)
+    for _ in range(50):
+        await asyncio.sleep(0)
     asked.set()
-    await cancelling
+    await asyncio.gather(signalling, cancelling)
     state = await process.finished("t")
     assert (state.status, state.spent, begun) == ("cancelled", Spent(), [])
     await check(process)

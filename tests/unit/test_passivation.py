@@ -14,6 +14,7 @@ from agent_party.actors.turns import Turns
 from tests.cluster.tally import Add, Tally
 from tests.unit.handlers_kit import result
 from tests.unit.passivation_kit import (
+    HOUR,
     agent,
     approved,
     at_rest,
@@ -23,13 +24,13 @@ from tests.unit.passivation_kit import (
     left_in_the_inbox,
     message,
     no_rounds,
-    nothing,
     records,
     signalled,
+    time_passes,
     waiting,
     world,
 )
-from tests.unit.world import Process, World
+from tests.unit.world import Clock, Process, World, until
 
 __all__ = ["no_rounds", "world"]
 
@@ -41,7 +42,7 @@ __all__ = ["no_rounds", "world"]
         ("signal", left_in_the_inbox, "BEFORE INBOX"),
         ("approval", approved, "BEFORE ADA"),
         ("child", grown_up, "BEFORE OLD"),
-        ("sleep", nothing, "BEFORE SLEPT"),
+        ("sleep", time_passes, "BEFORE SLEPT"),
     ],
 )
 async def test_it_goes_without_a_trace_and_comes_back(
@@ -129,11 +130,36 @@ async def test_a_child_that_ends_while_its_parent_goes_is_not_missed(world: Worl
     assert result(await process.finished("t")) == "BEFORE OLD"
 
 
+async def test_one_that_sleeps_again_and_again_wakes_each_time(world: World) -> None:
+    """What nothing comes of is tried ever more seldom; but each time is another one."""
+    restless = Agent("restless")
+
+    @restless.on("work")
+    async def work(task: Task) -> int:
+        for _ in range(5):
+            await task.sleep(60)
+        return 5
+
+    process = await world.process(restless)
+    await process.ask("t", "work")
+    for turn in range(5):
+
+        async def sleeps(turn: int = turn) -> bool:
+            state = await process.state("t")
+            return any(state.waits[n].due for n in state.open) and sum(bool(w.due) for w in state.waits) == turn + 1
+
+        await until(sleeps)
+        await at_rest(process, "t")
+        process.let_pass(61)
+    assert result(await process.finished("t")) == 5
+
+
 async def test_a_deadline_passes_out_of_memory(world: World) -> None:
     process = await world.process(agent)
-    await process.ask("t", "work", what="never", within=0.4)
+    await process.ask("t", "work", what="never", within=HOUR / 2)
     await waiting(process, "t")
     await at_rest(process, "t")
+    process.let_pass(HOUR)
     state = await process.finished("t")
     assert state.failure is not None
     assert state.failure.kind == "TimeoutError"
@@ -262,7 +288,7 @@ async def test_after_a_restart_only_what_could_run_does(world: World) -> None:
     await at_rest(one, "t")
     assert "p" not in one.host.cells
     await world.kill(one)
-    two = await world.process(agent)
+    two = await world.process(agent, ambient=Clock(HOUR))
     assert result(await two.finished("p")) == "BEFORE OLD"
     assert result(await two.finished("s")) == "BEFORE SLEPT"
     assert not {"t", "q", kids[1]} & two.host.cells.keys()

@@ -9,10 +9,9 @@ import pytest
 from agent_party import Agent, Task, TaskCancelledError, TaskFailedError
 from agent_party.actors.delegation import child_id
 from agent_party.actors.errors import ReplayError
-from agent_party.eventstore.ambient import System
 from agent_party.eventstore.errors import IdReusedError
 from tests.unit.handlers_kit import does, failure, no_pauses, result, run, world
-from tests.unit.world import World, until
+from tests.unit.world import Clock, World, until
 
 __all__ = ["no_pauses", "world"]
 
@@ -295,16 +294,6 @@ async def test_cancelling_does_not_wait_for_a_slot(world: World) -> None:
 # Sleeping, and clocks
 
 
-class Clock(System):
-    """A clock that can be set."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def now(self) -> int:
-        return super().now() + self.ahead * 1_000_000
-
-
 async def test_a_sleep_counts_on_while_nothing_runs(world: World) -> None:
     async def handler(task: Task) -> None:
         await task.sleep(3600)
@@ -314,9 +303,7 @@ async def test_a_sleep_counts_on_while_nothing_runs(world: World) -> None:
     await process.opened("t", "sleep")
     assert (await process.state("t")).status == "waiting"
     await world.kill(process)
-    clock = Clock()
-    clock.ahead = 3601
-    process = await world.process(does(handler), ambient=clock)
+    process = await world.process(does(handler), ambient=Clock(3601))
     assert (await process.finished("t")).status == "completed"
 
 
@@ -333,9 +320,7 @@ async def test_a_clock_that_jumps_back_makes_nothing_longer(world: World, monkey
 
     await until(sleeps)
     await world.kill(process)
-    clock = Clock()
-    clock.ahead = -10_000
-    process = await world.process(does(handler), ambient=clock)
+    process = await world.process(does(handler), ambient=Clock(-10_000))
     assert failure(await process.finished("t"))[0] == "TimeoutError"
 
 

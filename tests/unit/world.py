@@ -22,7 +22,7 @@ from agent_party.actors.packing import pack_input
 from agent_party.actors.statements import Decision, Statement, sign
 from agent_party.actors.task_state import TASK, TaskState
 from agent_party.cluster.registry import ViewRegistry
-from agent_party.eventstore.ambient import Ambient
+from agent_party.eventstore.ambient import Ambient, System
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.snapshots import Snapshots
@@ -33,7 +33,7 @@ from agent_party.projections.worker import Worker
 from agent_party.testing.lives import Life
 from agent_party.testing.world import folder
 
-__all__ = ["DEADLINE", "Process", "World", "a_world", "folder", "until"]
+__all__ = ["DEADLINE", "Clock", "Process", "World", "a_world", "folder", "until"]
 DEADLINE = 30.0
 """Seconds for what takes milliseconds: a machine may have much else to do."""
 
@@ -48,6 +48,16 @@ async def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any
             return value
         assert loop.time() < end, "the condition did not come true in time"
         await asyncio.sleep(0.002)
+
+
+class Clock(System):
+    """A clock that can be set: ``ahead`` of the machine's by so many seconds."""
+
+    def __init__(self, ahead: float = 0) -> None:
+        self.ahead = ahead
+
+    def now(self) -> int:
+        return super().now() + int(self.ahead * 1_000_000)
 
 
 class Process:
@@ -118,6 +128,12 @@ class Process:
         """Sign about an open approval, and leave it in the inbox."""
         await self.leave(task, await self.statement(task, await self.opened(task, name), decision, **changed))
 
+    def let_pass(self, seconds: float) -> None:
+        """Have so much time pass at once, for this process; what sleeps out of memory is looked at."""
+        assert isinstance(self.log.ambient, Clock)
+        self.log.ambient.ahead += seconds
+        self.host._supervisor._sooner.set()
+
     def die(self) -> None:
         """From now on nothing that this process does has any effect on the world."""
         self.life.die()
@@ -140,7 +156,7 @@ class World(testing.World):
     async def process(self, *agents: Agent, ambient: Ambient | None = None, events: Sequence[type] = CORE) -> Process:
         """Start a process that has these agents' code."""
         life = self.begin()
-        process = Process(self, life, await self.open_log(life, events=events, ambient=ambient))
+        process = Process(self, life, await self.open_log(life, events=events, ambient=ambient or Clock()))
         self.processes.append(process)
         if agents:
             await process.host.join(agents)

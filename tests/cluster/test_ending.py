@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent_party import Agent, Party, Task
+from agent_party import Agent, Party, Task, step
 from agent_party.actors.events import Attempted
 from agent_party.cluster.ray_runtime import RayRuntime
 
@@ -29,20 +30,42 @@ asyncio.run(main())
 """
 
 
+def hold(ledger: Path) -> Path:
+    """The file that holds the second step; without it the step ends."""
+    return ledger.with_name("hold")
+
+
 def effect(ledger: str, number: int) -> int:
-    """Takes a second, and leaves a line when it begins and one when it ends."""
+    """Leaves a line when it begins and one when it ends; the second one lasts as long as it is held."""
     with Path(ledger).open("a", encoding="ascii") as file:
         file.write(f"begins {number}\n")
-    time.sleep(1)
+    while number == 1 and hold(Path(ledger)).exists():
+        time.sleep(0.02)
     with Path(ledger).open("a", encoding="ascii") as file:
         file.write(f"ends {number}\n")
     return number
 
 
+@step(where="ray")
+def far_effect(ledger: str, number: int) -> int:
+    """The same elsewhere."""
+    return effect(ledger, number)
+
+
+LONGER = 0.5
+"""Seconds for which the step is held after the signal: whoever does not wait for it is gone by then."""
+
+
 @slow.on("slow.work")
 async def work(task: Task, ledger: str) -> int:
-    """Three slow steps."""
+    """Three steps."""
     return sum([await task.step(effect, ledger, number) for number in range(3)])
+
+
+@slow.on("slow.work_far")
+async def work_far(task: Task, ledger: str) -> int:
+    """The same, in processes of Ray's."""
+    return sum([await task.step(far_effect, ledger, number) for number in range(3)])
 
 
 def _wait_for(ledger: Path, line: str) -> None:
@@ -58,11 +81,15 @@ WHOLE = [f"{what} {number}" for number in range(3) for what in ("begins", "ends"
 def test_a_program_that_is_told_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
     ledger, journal = tmp_path / "ledger", f"sqlite:///{tmp_path}/log.db"
+    hold(ledger).touch()
     command = [sys.executable, "-c", PROGRAM, journal, str(ledger)]
     program = subprocess.Popen(command, cwd=Path(__file__).parents[2], env={**os.environ})
     _wait_for(ledger, "begins 1")
     program.send_signal(signal.SIGTERM)
-    assert program.wait(30) == -signal.SIGTERM
+    time.sleep(LONGER)
+    assert program.poll() is None, "it did not wait for what was in flight"
+    hold(ledger).unlink()
+    assert program.wait(60) == -signal.SIGTERM
     assert ledger.read_text(encoding="ascii").splitlines() == WHOLE[:4], "what was in flight has ended"
 
     async def go_on() -> int:
@@ -74,15 +101,19 @@ def test_a_program_that_is_told_to_end(tmp_path: Path, monkeypatch: pytest.Monke
     assert ledger.read_text(encoding="ascii").splitlines() == WHOLE, "nothing was done twice"
 
 
-async def test_a_host_on_ray_that_is_told_to_end(place: Path) -> None:
+@pytest.mark.parametrize("capability", [work, work_far], ids=["in the host", "on Ray"])
+async def test_a_host_on_ray_that_is_told_to_end(place: Path, capability: Any) -> None:
     ledger = place / "ledger"
+    hold(ledger).touch()
     async with Party.open(agents=[slow], runtime="ray", hosts=1) as party:
         assert isinstance(party.runtime, RayRuntime)
         hosts = party.runtime.placement
         pid = int(await hosts.call(hosts.pooled(0), "ready"))
-        task = await party.ask(work, ledger=str(ledger))
+        task = await party.ask(capability, ledger=str(ledger))
         await asyncio.to_thread(_wait_for, ledger, "begins 1")
         os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(LONGER)
+        hold(ledger).unlink()
         assert await task.result(120) == 3
         assert int(await hosts.call(hosts.pooled(0), "ready")) != pid
         history = await task.history()

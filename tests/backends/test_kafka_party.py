@@ -18,7 +18,8 @@ from agent_party.cluster.stores import open_tape
 from agent_party.eventstore.backends.kafka_address import address
 from agent_party.eventstore.errors import StoreError, StoreReadOnlyError
 from tests.cli_kit import Cli
-from tests.kafka_kit import Place, name
+from tests.eventstore_kit import until
+from tests.kafka_kit import Place, connections, name
 from tests.services_kit import Services
 from tests.unit import party_app
 
@@ -124,10 +125,17 @@ def found(folder: Path, pattern: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     """A broker's listener by TLS and SCRAM."""
     with real.start(tmp_path_factory.mktemp("services"), ["kafka"], brokers=1, secure=True) as running:
         yield running.secure
+
+
+@pytest.fixture
+async def secure(listener: Secure) -> AsyncIterator[Secure]:
+    """The driver does not wait until connections that it closes have said so to each other: that ends with the test."""
+    yield listener
+    await until(lambda: not connections(os.getpid(), listener.address), "they are closed")
 
 
 def url(secure: Secure, user: str = "", password: str = "", **options: str) -> str:

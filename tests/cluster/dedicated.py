@@ -84,6 +84,9 @@ async def survive_dedicated(ledger: Path, kills: int, seed: int) -> Counter[str]
     async with Party.open(agents=agents(), runtime="ray", hosts=1) as party:
         flow = [asyncio.ensure_future(_flow(party, ledger, numbers, sent, over)) for _ in range(SENDERS)]
         pids = {await _kill(party, rng) for _ in range(kills)}
+        async with asyncio.timeout(120):
+            while len(sent) <= 2 * kills:  # noqa: ASYNC110 (they flow by themselves, however fast)
+                await asyncio.sleep(0.05)
         over.set()
         await asyncio.gather(*flow)
         for number, task in sent.items():

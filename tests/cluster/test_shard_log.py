@@ -25,10 +25,11 @@ from tests.cluster.killing import count, counter, executed
 from tests.conformance.test_tape import Open, TapeContract, UnconditionalTapeContract
 from tests.eventstore_kit import Site, until
 from tests.faults.sharing import Hosts
-from tests.kafka_kit import Place, name
+from tests.kafka_kit import Place, connections, name
 from tests.services_kit import Services
 
 PARTITIONS = 3
+ESTABLISHED = "01"
 SIGNS = 3
 """Connections of a host to one broker, for its signs of life."""
 
@@ -158,19 +159,11 @@ async def test_the_hosts_of_a_party_share_one_and_outlive_it(
         os.kill(shared.pid(), signal.SIGKILL)
         assert [await task.result(60) for task in tasks] == [45] * 4
         hosts = [await placement.call(placement.pooled(number), "ready") for number in range(2)]
-        assert max(connected(pid, services) for pid in hosts) <= SIGNS
-        assert connected(shared.pid(), services) > SIGNS
+        assert max(connections(pid, services.kafka, ESTABLISHED) for pid in hosts) <= SIGNS
+        assert connections(shared.pid(), services.kafka, ESTABLISHED) > SIGNS
     assert executed(trace).total() == 40, "a step was done again, or left out"
     assert shared.generations() == set(), "they end with the party"
     await Place(address(journal)).delete()
-
-
-def connected(pid: int, services: Services) -> int:
-    """How many connections a process has to Kafka."""
-    port = f":{int(services.kafka.rpartition(':')[2]):04X}"
-    own = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir() if file.exists()}
-    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(port) and row[3] == "01" and f"socket:[{row[9]}]" in own for row in rows)
 
 
 async def test_the_benchmark_runs_and_verifies_what_it_wrote(

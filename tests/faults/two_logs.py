@@ -27,10 +27,19 @@ class Outcome(NamedTuple):
     told: Told
 
 
+def _is_acknowledged(line: bytes) -> bool:
+    """Whether an append was: a revision follows, and not a grant."""
+    return b',"acknowledged",' in line and b',"acknowledged","' not in line
+
+
 async def two_logs(
     logs: list[Log], fated: Callable[[Fate], None], seed: int, turns: int, bad: float, deadlines: tuple[float, ...]
 ) -> Outcome:
-    """Five clients on each log, ``turns`` operations; a record meets a bad fate with probability ``bad``."""
+    """Five clients on each log; a record meets a bad fate with probability ``bad``.
+
+    They do ``turns`` operations, and more where a store was too slow for their deadlines: until a quarter as many
+    appends were acknowledged.
+    """
     order, clock = random.Random(seed), itertools.count()
     lines = [list[bytes]() for _ in logs]
     recorders = [Recorder(each.append, lambda: float(next(clock))) for each in lines]
@@ -38,12 +47,16 @@ async def two_logs(
     for stream, writer in shared.items():
         recorders[0].end(recorders[0].begin(stream, TAKE), ACKNOWLEDGED, writer.grant.hex())
     fated(lambda raw: order.choice(FATES) if order.random() < bad else "now")
-    left = itertools.count()
+    begun = itertools.count()
+
+    def go_on() -> bool:
+        return next(begun) < turns or sum(map(_is_acknowledged, itertools.chain(*lines))) < turns / 4
+
     clients = [
         Client(log, recorder, random.Random(order.random()), shared=shared, taken=TAKEN, deadlines=deadlines)
         for log, recorder in zip(logs, recorders, strict=True)
     ]
-    await asyncio.gather(*(client.work(lambda: next(left) < turns, 5) for client in clients))
+    await asyncio.gather(*(client.work(go_on, 5) for client in clients))
     fated(lambda raw: "now")
     for client in clients:
         await client.touch()

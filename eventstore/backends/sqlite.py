@@ -174,8 +174,7 @@ class SqliteTape:
 
     def _in_turn(self, db: sqlite3.Connection, records: Sequence[bytes], after: Entry) -> Attempt:
         """Append when it is this writer's turn. One that is refused has the next turn too."""
-        self._turns.wait()
-        self._turns.hold()
+        self._turns.take()
         placed = True
         try:
             attempt = self._append(db, records, after, self._patience)

@@ -38,11 +38,13 @@ class Turnstile:
         self._ignoring = PATIENCE
         return True
 
-    def wait(self) -> None:
-        """Block until the way is free, for as long as a holder may take."""
+    def take(self) -> None:
+        """Block until the way is free, for as long as a holder may take; then have the others wait."""
         until = time.monotonic() + PATIENCE
-        while not self.open():
-            if (now := time.monotonic()) >= until:
+        while not self.held and not self._held_now():
+            if self._none or (now := time.monotonic()) < self._ignored_until:
+                return
+            if now >= until:
                 self._ignoring = min(2 * self._ignoring, IGNORED)
                 self._ignored_until = now + self._ignoring
                 return
@@ -51,6 +53,12 @@ class Turnstile:
     def hold(self) -> None:
         """Have the others wait, if nobody else does."""
         self.held = self.held or self._lock()
+
+    def _held_now(self) -> bool:
+        self.hold()
+        if self.held:
+            self._ignoring = PATIENCE
+        return self.held
 
     def let_go(self) -> None:
         """Have the others pass."""

@@ -89,7 +89,7 @@ async def test_a_crash_anywhere_calls_nothing_again_that_is_recorded(
         first = await world.process(does(crashing.handler))
         dead = dies_at(first, cut, monkeypatch)
         asking = asyncio.ensure_future(first.ask(task, "handler"))
-        await asyncio.wait_for(dead.wait(), 5)
+        await asyncio.wait_for(dead.wait(), 60)
         asking.cancel()
         await world.kill(first)
         second = await world.process(does(crashing.handler))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from agent_party.cluster.services import ports
 from agent_party.projections.backends.views_redis import RedisViews
 from tests.services_kit import Services
 
@@ -24,9 +25,7 @@ class Server:
     """A Redis of a test's own, to be broken."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = ports.free()
         self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *options]
         self._folder = folder
         self._running: subprocess.Popen[bytes] | None = None

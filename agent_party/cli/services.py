@@ -18,7 +18,7 @@ group = typer.Typer(
     help="Real servers on loopback: up, status, logs, env, down, fetch. They lie in .party/services.",
     no_args_is_help=True,
 )
-Only = Annotated[str, typer.Option(help="Some of kafka,neo4j,redis,minio", metavar="NAMES")]
+Only = Annotated[list[str] | None, typer.Option(help="Some of kafka,neo4j,redis,minio", metavar="NAMES")]
 _LOOK = 0.2
 _CHUNK = 1 << 16
 
@@ -26,7 +26,7 @@ _CHUNK = 1 << 16
 @command(group, "up")
 async def up(
     session: Session,
-    only: Only = "",
+    only: Only = None,
     brokers: Annotated[int | None, typer.Option(help="Kafka's: 1 or 3", min=1)] = None,
     secure: Annotated[bool, typer.Option("--secure", help="Kafka with TLS and a password as well")] = False,
 ) -> Answer:
@@ -42,7 +42,7 @@ async def up(
 @command(group, "down")
 async def down(
     session: Session,
-    only: Only = "",
+    only: Only = None,
     delete: Annotated[bool, typer.Option("--delete", help="Their data and passwords too")] = False,
 ) -> Answer:
     """End the services: asked first, then killed. Their data stay, so that `up` goes on with them."""
@@ -79,7 +79,7 @@ async def env(session: Session) -> Answer:
 
 
 @command(group, "fetch")
-async def fetch(session: Session, only: Only = "") -> Answer:
+async def fetch(session: Session, only: Only = None) -> Answer:
     """Fetch or build what the services need, into the user's cache, without starting anything."""
     from ..cluster import services
 
@@ -152,11 +152,12 @@ def _here() -> "Running":
     return running
 
 
-def _chosen(only: str) -> list[str]:
+def _chosen(only: list[str] | None) -> list[str]:
+    """The names, each once: several in one option, or in an option each."""
     from ..actors.errors import ConfigurationError
     from ..cluster.services import NAMES
 
-    chosen = [name.strip() for name in only.split(",") if name.strip()]
+    chosen = list(dict.fromkeys(name.strip() for name in ",".join(only or ()).split(",") if name.strip()))
     for name in chosen:
         if name not in NAMES:
             raise ConfigurationError(f"there is no service {name}: there are {', '.join(NAMES)}")

@@ -112,17 +112,18 @@ async def test_what_is_only_like_a_founding_message_is_an_entry(topic: Place) ->
 
 
 async def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    tape = KafkaTape(address(f"kafka://127.0.0.1:{port}/agent.events"))
+    held = socket.socket()  # so that nobody else has the port
+    held.bind(("127.0.0.1", 0))
+    tape = KafkaTape(address(f"kafka://127.0.0.1:{held.getsockname()[1]}/agent.events"))
     tape.client.deadline = 0.5
     try:
         with pytest.raises(StoreBusyError, match="see that its brokers run"):
             await tape.identity()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await tape.wait(0, 0, 0.2)
     finally:
         await tape.close()
+        held.close()
 
 
 async def test_somebody_listens_and_never_answers() -> None:
@@ -131,7 +132,7 @@ async def test_somebody_listens_and_never_answers() -> None:
     tape = KafkaTape(address(f"kafka://127.0.0.1:{port}/agent.events"))
     tape.client.deadline = tape.client.patience = 0.5
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(StoreBusyError):
                 await tape.append(0, [b"record"], START)
     finally:

@@ -6,7 +6,6 @@ A test that loses a head starts one of its own.
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from agent_party.cluster.services import ports
+
 
 class Head(NamedTuple):
     """Where it listens, and the environment of a program that uses it."""
@@ -30,12 +31,11 @@ class Head(NamedTuple):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that nothing listens on now, and that no outgoing connection takes meanwhile."""
+    found: list[int] = []
+    for _ in range(count):
+        found.append(ports.free(found))
+    return found
 
 
 def answers(url: str) -> bool:

@@ -180,7 +180,7 @@ class Killing:
 
     async def _kill(self, source: str, target: str, where: str) -> bool:
         """Let a mover begin, kill it somewhere, and look at what it left. False if it was done before that."""
-        delay = self.random.random() ** 2 * 0.1
+        delay = self.random.random() ** 2 * (0.1 if where != _AT[0] else 0.01)
         said = await self._carry(source, target, where, delay)
         if said[-1] == "done":
             self.counts["done before the kill"] += 1

@@ -219,7 +219,7 @@ async def test_a_mover_that_dies_holds_nobody_up_for_long(site: Site, monkeypatc
         dead.setattr(Issuer, "open", lambda *_: asyncio.sleep(0))
         await Issuer(log).move(number, other_lane(log, number))
     with pytest.raises(StoreBusyError, match="sealed"):
-        await log.append(writer, notes("x"), expected=0, deadline=0.2)
+        await log.append(writer, notes("x"), expected=0, deadline=1.0)
     waiting = asyncio.create_task(log.append(writer, notes("x"), expected=0))
     await site.open("two.db")
     await waiting

@@ -293,20 +293,22 @@ async def test_what_is_worth_a_retry_is_asked_again(world: World) -> None:
 
 
 async def test_a_server_is_not_asked_again_before_it_wants(world: World) -> None:
-    model = ScriptedModel([ModelBusyError("full", retry_after=0.4), "there"])
+    model = ScriptedModel([ModelBusyError("full", retry_after=300), "there"])
 
     async def handler(task: Task) -> str:
         return (await converse(task, model, "main", "go")).text
 
-    process, state = await run(world, handler)
-    assert result(state) == "there"
-    tried = [
-        event.next - commit.time
-        for commit in await process.commits("task/t")
-        for event in commit.events
-        if isinstance(event, Attempted)
-    ]
-    assert max(tried) > 200_000  # microseconds; the step's own pause would be half of that
+    process = await world.process(does(handler))
+    await process.ask("t", "handler")
+
+    async def tried() -> list[int]:
+        commits = await process.commits("task/t")
+        return [e.next - c.time for c in commits for e in c.events if isinstance(e, Attempted)]
+
+    (pause,) = await until(tried)
+    assert pause > 200_000_000, "microseconds; the step's own pause would be a thousandth of a second"
+    await process.host.cancel_here("t", "ada", "")
+    assert len(model.requests) == 1
 
 
 async def test_a_model_that_never_answers(world: World) -> None:

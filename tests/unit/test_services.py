@@ -18,6 +18,7 @@ from agent_party.cluster.services.kafka import settings as kafka_settings
 from agent_party.cluster.services.server import Place, secret
 from agent_party.cluster.services.state import Node, State
 from agent_party.cluster.settings import load, services_folder
+from tests.cli_kit import Cli
 
 
 def silent(line: str) -> None:
@@ -295,3 +296,22 @@ def test_the_profile_needs_services_that_run(tmp_path: Path) -> None:
     kafka_of(services_folder(tmp_path), 1)
     with pytest.raises(services.ServiceError, match=r"kafka-1 of .* does not run"):
         load({"profile": "services"}, {}, tmp_path)
+
+
+# The command
+
+
+@pytest.mark.parametrize("words", [["--only", "redis,minio"], ["--only", "redis", "--only", "minio,redis"]])
+def test_some_are_named_with_commas_or_again_and_again(
+    cli: Cli, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def fetch(names: list[str], say: object) -> dict[str, Path]:
+        asked.append(names)
+        return {}
+
+    monkeypatch.setattr(services, "fetch", fetch)
+    assert cli.json("services", "fetch", *words) == {}
+    assert asked == [["redis", "minio"]]
+    assert "there is no service mongo" in cli.json("services", "fetch", *words, "--only", "mongo", code=2)["message"]

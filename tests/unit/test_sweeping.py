@@ -213,7 +213,7 @@ async def test_an_append_whose_outcome_is_unknown_keeps_its_puts(tmp_path: Path)
     lost = Lost()
     place.unconditional.fate = lost
     with pytest.raises(UnknownOutcomeError):
-        await log.append(writer, notes("large" * 20_000), expected=0, deadline=0.05)
+        await log.append(writer, notes("large" * 20_000), expected=0, deadline=1.0)
     other = await place.open("other.db")
     await swept(other)
     for _ in range(3):

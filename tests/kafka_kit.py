@@ -58,7 +58,7 @@ class Place:
     async def until(self, condition: Callable[[Topic | None], bool]) -> None:
         """Wait until what the brokers say of the topic is so."""
         client = self().client
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition(await client.topic()):  # noqa: ASYNC110 (nobody tells when it is)
                 await asyncio.sleep(0.01)
 

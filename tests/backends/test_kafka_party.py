@@ -41,7 +41,8 @@ async def place(services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def hello(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "examples" / "hello.py")],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=180,
+        check=True,
     )  # fmt: skip
 
 

@@ -134,7 +134,7 @@ async def test_owners_share_out_the_slices_and_come_back_when_they_die(place: Pa
             await until_none_behind(party, ["results:0/2", "results:1/2"])
         finally:
             running.send_signal(signal.SIGTERM)
-            told, errors = running.communicate(timeout=60)
+            told, errors = running.communicate(timeout=180)
         assert running.returncode == 0, errors
         assert "commits projected" in told
 

@@ -52,7 +52,7 @@ async def test_a_driver_that_knows_only_the_agents_name(place: Path) -> None:
         meta = {"command_id": "one"}
         task = await agent.ask.remote("ravens.count", {"trees": 4}, meta)
         assert await agent.ask.remote("ravens.count", {"trees": 4}, meta) == task
-        assert await agent.result.remote(task, timeout=60) == 6
+        assert await agent.result.remote(task, timeout=180) == 6
         assert (await agent.state.remote(at=1))["registered"]["version"] == "3"
         assert (await agent.history.remote(from_revision=1))[0]["type"] == "agent.registered"
         early = await agent.state.remote(task=task, at=1)
@@ -64,7 +64,7 @@ async def test_a_driver_that_knows_only_the_agents_name(place: Path) -> None:
             await agent.result.remote("0000000000000000", timeout=5)
         failed = await agent.ask.remote("ravens.scare")
         with pytest.raises(TaskFailedError, match="they have gone"):
-            await agent.result.remote(failed, timeout=60)
+            await agent.result.remote(failed, timeout=180)
 
 
 async def test_an_entity_lives_in_a_pooled_host(place: Path) -> None:
@@ -92,7 +92,7 @@ def test_jobs_from_a_folder_with_packages_of_the_same_names(place: Path, head: H
         "print(await task.result(), (await task.state()).runs, len(await task.history()))"))  # fmt: skip
     local = {**head.environment, "PARTY_STATE_DIR": str(place / "state"), "PARTY_RUNTIME": "local"}
     local.pop("RAY_ADDRESS")
-    subprocess.run([sys.executable, "hello.py"], cwd=work, env=local, check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "hello.py"], cwd=work, env=local, check=True, capture_output=True, timeout=180)
     assert (work / ".party" / "log.db").exists()
     data = {**head.environment, "XDG_DATA_HOME": str(place / "data"), "PARTY_STATE_DIR": str(place / "state2")}
     first = _submit(head, work, data, "hello.py")
@@ -143,7 +143,7 @@ async def test_an_agent_that_stays_is_found_by_a_later_program(place: Path, head
     try:
         agent: Any = ray.get_actor("agent:ravens")
         task = await agent.ask.remote("ravens.count", {"trees": 3})
-        assert await agent.result.remote(task, timeout=60) == 3
+        assert await agent.result.remote(task, timeout=180) == 3
         for name in ray.util.list_named_actors():
             ray.kill(ray.get_actor(name))
     finally:

@@ -60,7 +60,7 @@ class Logs:
     def pid(self, number: int = 0, generation: int = 0) -> int:
         """The process of a shard log."""
         handle: Any = ray.get_actor(self.placement.log(number, generation), namespace=self.placement.namespace)
-        return int(ray.get(handle.ready.remote(), timeout=60))
+        return int(ray.get(handle.ready.remote(), timeout=180))
 
     def generations(self) -> set[int]:
         """Which generations there are of the first one."""

@@ -292,7 +292,7 @@ class LogContract:
                 await log.append(writer, notes("x"), expected=number)
 
         await asyncio.gather(*map(write, writers))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await following
         assert seen == {writer.stream: list(range(1, 11)) for writer in writers}
 
@@ -310,7 +310,7 @@ class LogContract:
         flying = [asyncio.create_task(log.append(w, notes("x"), expected=0)) for w in writers for _ in range(3)]
         await asyncio.sleep(0)
         await log.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             said = await asyncio.gather(*flying, return_exceptions=True)
         failed = [answer for answer in said if isinstance(answer, BaseException)]
         assert {type(error) for error in failed} <= {ConflictError, StoreError}

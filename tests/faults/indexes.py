@@ -48,7 +48,7 @@ async def works(log: Log, writer: Writer, revision: int = 5) -> None:
     with pytest.raises(ConflictError):
         await log.append(writer, notes("no"), expected=revision)
     assert log.streams("note/") == ["note/a"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (rows := log.after({}, 1_000)):
             await log.changed(5)
     assert len(rows) == sum(log.index.sizes().values())

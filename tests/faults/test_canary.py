@@ -166,7 +166,7 @@ def test_no_canary_is_found_after_a_kill(folder: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     ended = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=180, check=False
     )
     assert ended.returncode == -9, ended.stderr.decode()
     assert (folder / "log.db-wal").stat().st_size > 0

@@ -75,7 +75,7 @@ class Running:
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(how)
-        self.process.wait(10)
+        self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -111,7 +111,7 @@ async def test_the_second_finishes_what_the_first_cannot(folder: Path) -> None:
             first.end()
             person = Running(f"approve('{task}')")
             assert await party.task(task).result(DEADLINE) == 5
-            assert person.process.wait(10) == 0
+            assert person.process.wait(60) == 0
             person.end()
             lines = [line.split() for line in (folder / "effects").read_text().splitlines()]
             assert [name for name, _ in lines] == [f"{when}-{n}" for when in ("before", "after") for n in range(5)]

@@ -82,12 +82,12 @@ async def test_tools_run_at_once_and_are_told_as_they_are(world: World) -> None:
 
     async def left(n: Annotated[int, msgspec.Meta(description="how many", ge=0)]) -> list[int]:
         """Meets the other one."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await met.wait()
         return [n]
 
     async def right(*, function: str, capability: list[str] | None = None) -> dict[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await met.wait()
         return {"function": function, "capability": capability}
 
@@ -230,7 +230,7 @@ async def test_nonsense_is_told_and_then_an_error(world: World, answer: ModelAns
     assert result(await talk(world, model, tools=[add]))["text"] == "better"
     assert told in model.requests[1].messages[-1].content
     model = ScriptedModel(lambda request: answer)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         process = await world.process(does(stubborn(model)))
         await process.ask("stubborn", "handler")
         state = await process.finished("stubborn")
@@ -354,7 +354,7 @@ async def test_a_task_that_is_cancelled_does_not_go_on_with_its_model(world: Wor
 
     process = await world.process(does(handler))
     await process.ask("t", "handler")
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 60)
     await process.host.cancel_here("t", "ada", "enough")
     assert (await process.finished("t")).status != "completed"
     await until(lambda: not process.host.cells)

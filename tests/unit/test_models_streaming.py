@@ -116,7 +116,7 @@ async def test_following_until_the_task_runs_here_no_more() -> None:
     streams.end("t", 1)
     streams.close("t")
     streams.close("nobody")
-    await asyncio.wait_for(watching, 5)
+    await asyncio.wait_for(watching, 60)
     assert found == ["0", "1", "2", "end"]
     assert streams._followers == 0
 
@@ -128,7 +128,7 @@ async def test_any_step_can_be_watched_and_a_retry_voids_what_it_said(world: Wor
     def speaks() -> None:
         current = current_step()
         current.publish(f"try {current.attempt}")
-        go_on.wait(10)
+        go_on.wait(60)
         if current.attempt == 1:
             raise OSError("no")
 
@@ -138,7 +138,7 @@ async def test_any_step_can_be_watched_and_a_retry_voids_what_it_said(world: Wor
     process = await world.process(does(handler))
     following = process.host.streams.follow("t")
     await process.ask("t", "handler")
-    found = [await asyncio.wait_for(anext(following), 5)]
+    found = [await asyncio.wait_for(anext(following), 60)]
     go_on.set()
     found += [piece async for piece in following]
     assert told(found) == ["try 1", "again", "try 2", "end"]
@@ -161,7 +161,7 @@ async def test_what_a_model_says_reaches_watchers_and_not_the_log(world: World) 
     process = await world.process(does(handler))
     following = process.host.streams.follow("t")
     await process.ask("t", "handler")
-    assert (await asyncio.wait_for(anext(following), 5)).text == "half "
+    assert (await asyncio.wait_for(anext(following), 60)).text == "half "
     assert told(process.host.streams.since("t")[0]) == ["half "]
     assert (await process.state("t")).waits[0].settled is None
     go_on.set()

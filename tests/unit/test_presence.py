@@ -44,7 +44,7 @@ def test_a_process_that_is_killed_is_gone(tmp_path: Path, how: signal.Signals) -
         assert process.stdout.readline() == "here\n"
         assert here.alive(TWO)
         process.send_signal(how)
-        process.wait(10)
+        process.wait(60)
     assert (tmp_path / TWO.hex()).exists(), "it had no chance to tidy up"
     assert not here.alive(TWO)
     assert not (tmp_path / TWO.hex()).exists()

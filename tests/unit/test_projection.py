@@ -96,7 +96,7 @@ async def test_under_a_steady_load_there_is_an_end(world: World, monkeypatch: py
 
     monkeypatch.setattr(process.worker, "_project", beside_others)
     read = dict(process.log.index.sizes())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         come = await process.worker.catch_up()
     assert asked
     assert all(come[part] >= size for part, size in read.items())

@@ -76,10 +76,10 @@ async def test_whoever_waits_is_not_sent_again_what_it_has_just_written() -> Non
         return messages[-1]
 
     shard.answer = listening  # type: ignore[method-assign]
-    waiting = [asyncio.create_task(one.wait(0, 0, 20)) for one in (tape, other)]
+    waiting = [asyncio.create_task(one.wait(0, 0, 600)) for one in (tape, other)]
     await until(lambda: bool(shard._lanes[0]._waiting), "they wait")
     await tape.append(0, [b"payload"], START)
-    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    await asyncio.wait_for(asyncio.gather(*waiting), 60)
     assert [entry.raw for entry in await tape.read(0, 0, 10) + await other.read(0, 0, 10)] == [b"payload"] * 2
     assert sum(message.count(b"payload") for message in messages) == 2, "once to each"
 
@@ -88,11 +88,11 @@ async def test_a_wait_does_not_hold_up_what_is_asked_beside_it() -> None:
     source = MemorySource()
     tape = ShardTape([Way(Shard(source))])
     assert await tape.read(0, 0, 10) == []
-    waiting = asyncio.create_task(tape.wait(0, 0, 20))
+    waiting = asyncio.create_task(tape.wait(0, 0, 600))
     await asyncio.sleep(0)
     for _ in range(20):
-        await asyncio.wait_for(tape.fetch(0, [1]) if source.tape.records else tape.append(0, [b"x"], START), 5)
-    await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(tape.fetch(0, [1]) if source.tape.records else tape.append(0, [b"x"], START), 60)
+    await asyncio.wait_for(waiting, 60)
 
 
 async def test_what_was_sent_needs_no_second_call_to_be_read() -> None:
@@ -125,10 +125,10 @@ async def test_a_lane_that_hangs_holds_up_no_other() -> None:
     await tape.identity()
     hanging = asyncio.create_task(tape.append(1, [b"hangs"], START))
     for number in range(10):
-        await asyncio.wait_for(tape.append(0, [bytes([number])], START), 5)
+        await asyncio.wait_for(tape.append(0, [bytes([number])], START), 60)
     assert not hanging.done()
     source.held[1].set()
-    assert (await asyncio.wait_for(hanging, 5)).placed
+    assert (await asyncio.wait_for(hanging, 60)).placed
     assert len(await seen_by(tape)) == 10
 
 

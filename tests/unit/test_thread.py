@@ -28,7 +28,7 @@ async def test_an_error_is_the_callers() -> None:
 
 async def test_what_was_begun_is_done_though_its_caller_has_gone() -> None:
     thread, may, done = Thread("worker"), threading.Event(), list[int]()
-    waiting = thread.run(lambda: done.append(1) if may.wait(10) else None)
+    waiting = thread.run(lambda: done.append(1) if may.wait(60) else None)
     waiting.cancel()
     may.set()
     assert await thread.run(lambda: len(done)) == 1
@@ -39,12 +39,12 @@ def test_a_loop_that_closes_first_harms_nobody() -> None:
     thread, may, done = Thread("worker"), threading.Event(), threading.Event()
 
     async def leave() -> None:
-        thread.run(lambda: may.wait(10))
+        thread.run(lambda: may.wait(60))
         thread.run(done.set)
 
     asyncio.run(leave())
     may.set()
-    assert done.wait(10)
+    assert done.wait(60)
     assert asyncio.run(_ask(thread)) == 2
     thread.close()
 

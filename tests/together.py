@@ -7,6 +7,9 @@ from xdist.scheduler import LoadFileScheduling
 SERVERS = {"cluster": "Ray", "conformance": "services", "backends": "services"}
 """The folders whose tests share servers that are started once for the run. Their parts go first: they take longest."""
 
+NEO4J = ("test_projections_graph.py",)
+"""Files elsewhere that use Neo4j: it has one database, so those who use it do so one after the other."""
+
 ALONE = ("test_the_tools_find_nothing", "test_cut_points")
 """Tests and files that take long for other reasons, in the order they are begun in."""
 
@@ -24,6 +27,8 @@ def part(nodeid: str) -> str:
     folders = PurePath(file).parts
     if len(folders) > 1 and folders[1] in SERVERS:
         return SERVERS[folders[1]]
+    if folders[-1] in NEO4J:
+        return "services"
     return nodeid if test.startswith(ALONE) else file
 
 

@@ -24,7 +24,7 @@ from agent_party.actors.events import (
     WaitKind,
 )
 from agent_party.actors.task_state import TaskState, evolve
-from agent_party.eventstore.reading import Commit
+from tests.unit.commits_kit import committed
 
 TREES = 1_000
 BATCH = 100
@@ -42,8 +42,7 @@ class Node:
     def record(self, *events: object) -> None:
         """One commit, after which nothing is over the limit."""
         self.commits += 1
-        place = (self.commits, bytes(32), b"", b"", self.commits, None, b"", b"")
-        evolve(self.state, Commit("task/t", *place, events, None, 0, self.commits))
+        evolve(self.state, committed(self.commits, events))
         assert self.state.budget is not None
         assert not self.state.budget.lacks(self.state.spent + self.state.reserved), (self.state, events)
 

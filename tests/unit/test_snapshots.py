@@ -33,6 +33,7 @@ from agent_party.eventstore.log import Log
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.snapshots import NOWHERE, Part, Place, Snapshots
 from tests.eventstore_kit import Site, notes
+from tests.unit.commits_kit import committed
 
 TEXT = "x" * 100
 
@@ -113,13 +114,6 @@ async def test_the_size_is_known_to_the_next_activation(site: Site, monkeypatch:
 
 
 # A task's snapshots hold what has changed
-
-
-def committed(number: int, events: list[Any]) -> Commit:
-    """A commit as the fold is given it."""
-    return Commit(
-        "task/a", number, number.to_bytes(32), bytes(16), b"", number, None, b"", b"", tuple(events), None, 0, number
-    )
 
 
 def opening(rng: random.Random, wait: int) -> Opened:

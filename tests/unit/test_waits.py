@@ -15,6 +15,7 @@ from agent_party.actors.task_state import TaskState, WaitState, evolve
 from agent_party.actors.waits import Waits
 from agent_party.eventstore.errors import PayloadError, StoreBusyError, UnknownOutcomeError
 from agent_party.eventstore.reading import Commit
+from tests.unit.commits_kit import committed
 from tests.unit.world import until
 
 
@@ -30,8 +31,7 @@ class Stream:
 
     def _add(self, *events: Any) -> Commit:
         self.commits.append(events)
-        n = len(self.commits)
-        commit = Commit("task/t", n, bytes([n]) * 32, b"", b"", n, None, b"", b"", events, None, 0, n)
+        commit = committed(len(self.commits), events)
         evolve(self.state, commit)
         return commit
 

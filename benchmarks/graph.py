@@ -28,7 +28,7 @@ from agent_party.eventstore.keyring import Keyring
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.verify import sha256
 from agent_party.graph import LIMITS
-from agent_party.projections.backends.graph_cypher import Cypher
+from agent_party.projections.backends.graph_cypher import Cypher, Statement
 from agent_party.projections.backends.graph_memory import MemoryGraph
 from agent_party.projections.backends.graph_neo4j import Neo4jDialect, Neo4jGraph
 from agent_party.projections.backends.neo4j_connection import Connection
@@ -78,13 +78,12 @@ class Recording(MemoryGraph):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches: list[list[tuple[str, list[dict[str, Any]]]]] = []
+        self.batches: list[list[Statement]] = []
 
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
     ) -> Checkpoint | None:
-        writes = list(writes)
-        self.batches.append(list(Cypher(Neo4jDialect()).writes(Changes(writes), one_shape=False)))
+        self.batches.append(list(Cypher(Neo4jDialect()).writes(Changes.of(writes))))
         return await super().apply(projection, before, after, writes, letters)
 
 

@@ -40,7 +40,7 @@ from .keyring import Keyring
 from .lanes import Lanes
 from .pending import Appended, SliceSealed
 from .puts import Puts
-from .reading import Commit, Opener, checked
+from .reading import Commit, Opener, checked, fetched, in_turns
 from .tape import Tape
 from .verify import (
     MAX_STREAM,
@@ -275,26 +275,24 @@ class Log:
         """The commits of index rows, in the same order. ``lenient``: unknown events come as `Opaque`."""
         generation = self.index.generation
         try:
-            records = await self.records(rows)
+            return await self._opened(rows, lenient)
         except (CorruptLogError, LogRolledBack) as error:
             if isinstance(error, CorruptLogError) and error.finding != "altered":
                 raise
             # Tape or index: read without the index, the tape shows which.
             await self._lanes.heal(generation)
-            rows = self.index.rows_at([(row.part, row.position) for row in rows])
-            records = await self.records(rows)
+            return await self._opened(self.index.rows_at([(row.part, row.position) for row in rows]), lenient)
+
+    async def _opened(self, rows: Sequence[Row], lenient: bool) -> list[Commit]:
+        """One by one: what is taken apart is still at hand when it is decrypted."""
         return [
-            await self.opener.commit(*record, row.position, lenient=lenient)
-            for row, record in zip(rows, records, strict=True)
+            await self.opener.commit(*checked(raw, row.stream, row.commit), row.position, lenient=lenient)
+            async for row, raw in in_turns(await fetched(self.tape, rows))
         ]
 
     async def records(self, rows: Sequence[Row]) -> list[tuple[Record, list[Event]]]:
         """The records of index rows with their events, as they stand: nothing is decrypted."""
-        raws: dict[tuple[int, int], bytes] = {}
-        for lane in {row.lane for row in rows}:
-            places = [row.place for row in rows if row.lane == lane]
-            raws |= {(lane, entry.place): entry.raw for entry in await self.tape.fetch(lane, places)}
-        return [checked(raws[row.lane, row.place], row.stream, row.commit) for row in rows]
+        return [checked(raw, row.stream, row.commit) async for row, raw in in_turns(await fetched(self.tape, rows))]
 
     def after(self, sizes: dict[int, int], limit: int = 500) -> list[Row]:
         """The next accepted records of all slices for a reader who has had ``sizes[slice]`` of each.

@@ -19,7 +19,8 @@ class DocumentsAhead:
         self._projection, self._views = projection, views
         self._read: Documents = {}
         self._known: set[tuple[str, str]] = set()
-        self._writes: dict[tuple[str, str], list[Write]] = {}
+        self._unread: dict[tuple[str, str], list[Write]] = {}
+        self.writes: list[Write] = []
 
     async def read(self, view: str, key: str) -> Mapping[str, Any]:
         """One document; empty if there is none."""
@@ -28,7 +29,7 @@ class DocumentsAhead:
             self._known.add(name)
             if self._views and (found := await self._views.read(self._projection, view, key)) is not None:
                 self._read[name] = found
-            for write in self._writes.pop(name, ()):
+            for write in self._unread.pop(name, ()):
                 apply_to(self._read, write)
         return self._read.get(name, {})
 
@@ -38,12 +39,13 @@ class DocumentsAhead:
     def add(self, writes: Iterable[Write]) -> list[Write]:
         """These come next."""
         added = list(writes)
+        self.writes += added
         for write in added:
             name = write.view, write.key
             if name in self._known:
                 apply_to(self._read, write)
             else:
-                self._writes.setdefault(name, []).append(write)
+                self._unread.setdefault(name, []).append(write)
         return added
 
     def following(self) -> None:

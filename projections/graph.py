@@ -7,7 +7,7 @@ model or a person, is there as long as an edge that touches it is. It holds ids,
 What is asked is written once, in `questions`, for every store: a store gives nodes and edges.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from .moments import Moment
@@ -188,8 +188,9 @@ class Graph(Sink[GraphWrite, Read], Protocol):
     def beside(self) -> "Graph": ...
 
 
-class Changes:
-    """What a batch of writes comes to: each node and each edge once, in the order in which they first came."""
+class Changes(Iterable[GraphWrite]):
+    """What writes come to: each node and each edge once, in the order in which they first came. Iterated over, it gives
+    writes that come to the same."""
 
     def __init__(self, writes: Iterable[GraphWrite] = ()) -> None:
         self.nodes: dict[Ref, dict[str, Any]] = {}
@@ -197,6 +198,22 @@ class Changes:
         self.ends: dict[tuple[str, Ref, Ref, str], dict[str, Any]] = {}
         for write in writes:
             self.add(write)
+
+    @classmethod
+    def of(cls, writes: Iterable[GraphWrite]) -> "Changes":
+        """These writes' own, where somebody has kept an account of them."""
+        return writes if isinstance(writes, cls) else cls(writes)
+
+    def __iter__(self) -> Iterator[GraphWrite]:
+        for ref, fields in self.nodes.items():
+            own = {name: fields[name] for name in FIELDS if name in fields}
+            yield Node(*ref, place_in(fields, "made_"), place_in(fields, "ended_"), own)
+        for identity, fields in self.edges.items():
+            row = edge_row(*identity, fields)
+            yield Edge(*identity, row.made, row.also, row.since, row.version)
+        for identity, fields in (*self.edges.items(), *self.ends.items()):
+            if ended := place_in(fields, "ended_"):
+                yield End(*identity, ended)
 
     def add(self, write: GraphWrite) -> None:
         """The next write."""
@@ -284,6 +301,7 @@ class StatesAhead:
         self._load, self._first = load, before is None and empty
         self._empty = before._first if before else empty
         self._states: dict[str, str] = {}
+        self.writes = Changes()
         self._before = before._states if before else {}
 
     def following(self) -> "StatesAhead":
@@ -311,6 +329,7 @@ class StatesAhead:
         """These come next."""
         added = list(writes)
         for write in added:
+            self.writes.add(write)
             if isinstance(write, Node) and write.kind == FOLD:
                 self._states[write.id] = write.fields["state"]
         return added

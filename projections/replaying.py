@@ -57,11 +57,11 @@ class Replaying(Generic[W, R]):
 
     async def _again(self, now: Checkpoint, stream: str, some: list[Row], rest: list[Row]) -> Checkpoint | None:
         """Project what waits in a stream, or a piece of it; then the letter is of what follows."""
-        ahead, writes = self._sink.ahead(self._projection, now), list[W]()
+        ahead = self._sink.ahead(self._projection, now)
         for commit in await self._log.commits(some, lenient=True):
-            writes += ahead.add(await self._projection.writes(commit, ahead.read))
+            ahead.add(await self._projection.writes(commit, ahead.read))
         still = letter_of(rest[0], _WAITS) if rest else None
-        done = await self._sink.apply(self._projection, now, now.sizes, writes, {stream: still})
+        done = await self._sink.apply(self._projection, now, now.sizes, ahead.writes, {stream: still})
         if done and still:
             self._standing.letters[stream] = still
         elif done:

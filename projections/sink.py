@@ -95,6 +95,12 @@ class Ahead(Protocol[W, R_co]):
         """These come next."""
         ...
 
+    @property
+    def writes(self) -> Iterable[W]:
+        """All that was added, or fewer that come to the same; what the sink would have to work out first it may have
+        worked out here, while it applied the batch before."""
+        ...
+
     def following(self) -> "Ahead[W, R_co] | None":
         """The same for the batch after this one, while this one may or may not be applied yet, and the one before it
         is. None where that cannot be told until it is."""

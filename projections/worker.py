@@ -18,6 +18,7 @@ import msgspec
 from ..eventstore.backends.index_file import Row
 from ..eventstore.errors import StoreError
 from ..eventstore.log import Log
+from ..eventstore.reading import in_turns
 from .checking import Check, Difference, beyond, check
 from .errors import NewerProjectionError
 from .projection import DEAD_LETTERS
@@ -51,11 +52,11 @@ class Lag(NamedTuple):
 
 
 class Batch(NamedTuple, Generic[W, R]):
-    """What commits come to. ``rows``: those that it was made for; ``after``: how far it takes a projection."""
+    """What commits come to. ``rows``: those that it was made for; ``after``: how far it takes a projection;
+    ``ahead`` has the writes."""
 
     rows: Sequence[Row]
     after: Sizes
-    writes: list[W]
     ahead: Ahead[W, R]
 
 
@@ -187,28 +188,27 @@ class Worker(Generic[W, R]):
 
     async def _alone(self, now: Checkpoint, row: Row) -> Checkpoint | None:
         batch = await self._make(now.sizes, [row], self.sink.ahead(self.projection, now))
-        return await self.sink.apply(self.projection, now, batch.after, batch.writes)
+        return await self.sink.apply(self.projection, now, batch.after, batch.ahead.writes)
 
     async def _batch(
         self, now: Checkpoint, rows: Sequence[Row], made: Batch[W, R] | None, until: Sizes | None
     ) -> tuple[Checkpoint | None, Batch[W, R] | None]:
         """Apply a batch, and make the one that follows meanwhile; None if another worker was faster."""
         batch = made or await self._make(now.sizes, rows, self.sink.ahead(self.projection, now))
-        ahead = batch.ahead.following()
-        rows = self._rows(batch.after, until) if ahead else []
-        if not ahead or not rows:
-            return await self.sink.apply(self.projection, now, batch.after, batch.writes), None
-        making = asyncio.create_task(self._meanwhile(batch.after, rows, ahead))
+        if not (ahead := batch.ahead.following()):
+            return await self.sink.apply(self.projection, now, batch.after, batch.ahead.writes), None
+        making = asyncio.create_task(self._meanwhile(batch.after, until, ahead))
         try:
-            applied = await self.sink.apply(self.projection, now, batch.after, batch.writes)
+            applied = await self.sink.apply(self.projection, now, batch.after, batch.ahead.writes)
             return applied, await making
         finally:
             making.cancel()
             await asyncio.wait([making])
 
-    async def _meanwhile(self, before: Sizes, rows: Sequence[Row], ahead: Ahead[W, R]) -> Batch[W, R] | None:
+    async def _meanwhile(self, before: Sizes, until: Sizes | None, ahead: Ahead[W, R]) -> Batch[W, R] | None:
         try:
-            return await self._make(before, rows, ahead)
+            rows = self._rows(before, until)
+            return await self._make(before, rows, ahead) if rows else None
         except Exception:  # it shows again when this is made at its own turn
             return None
 
@@ -217,31 +217,30 @@ class Worker(Generic[W, R]):
         going = [row for row in rows if row.stream.decode() not in self._standing.letters]
         if getattr(self.projection, "data_only", False):
             going = [row for row in going if row.revision]  # which a control commit has none of
-        writes, taken = await self._written(going, ahead)
+        taken = await self._written(going, ahead)
         last = rows[-1] if taken == len(going) else going[taken - 1]
         after = dict(before)
         for row in rows[: rows.index(last) + 1]:
             after[row.part] = row.position + 1
-        return Batch(rows, after, writes, ahead)
+        return Batch(rows, after, ahead)
 
-    async def _written(self, rows: Sequence[Row], ahead: Ahead[W, R]) -> tuple[list[W], int]:
-        """What records change, until that is a batch; and of how many of them."""
-        writes, taken = list[W](), 0
+    async def _written(self, rows: Sequence[Row], ahead: Ahead[W, R]) -> int:
+        """Gather what records change, until that is a batch; of how many of them."""
+        taken = 0
         clock = asyncio.get_running_loop().time
         size, until = 0, clock() + self.limits.seconds
         await ahead.expect(row.stream.decode() for row in rows)
         for first in range(0, len(rows), BATCH):
             commits = await self._log.commits(rows[first : first + BATCH], lenient=True)
             await ahead.expect(commit.cause.stream.decode() for commit in commits if commit.cause)
-            for commit in commits:
+            async for commit in in_turns(commits):
                 new = ahead.add(await self.projection.writes(commit, ahead.read))
                 size += len(_encoder.encode(new))
-                writes += new
                 taken += 1
             if size >= self.limits.bytes or clock() >= until:
                 break
             await asyncio.sleep(0)
-        return writes, taken
+        return taken
 
     # Dead letters
 

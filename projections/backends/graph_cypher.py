@@ -20,7 +20,7 @@ from ..graph import (
 )
 from ..moments import FOREVER, Moment
 
-Statement = tuple[str, list[dict[str, Any]]]
+Statement = tuple[str, list[Any]]
 """A statement, and the rows that it is run for, as parameter ``rows``."""
 STORED = tuple(sorted((*KINDS, FOLD)))
 LABELS = {kind: kind.capitalize() for kind in STORED}
@@ -30,6 +30,8 @@ _PREFIXED = ("artifact", "task")
 _NODE = ", ".join(f"n.{name}" for name in NODE_FIELDS)
 _EDGE = ", ".join(f"e.{name}" for name in EDGE_FIELDS)
 _PLACES = {"made": "made_", "also": "also_", "ended": "ended_"}
+_Shaped = dict[tuple[str, ...], list[list[Any]]]
+"""Rows by what they are about, and the names of the fields that follow their ids."""
 
 
 class Dialect(Protocol):
@@ -47,6 +49,14 @@ class Dialect(Protocol):
 
     def size_of(self, slice: str) -> str:  # noqa: A002
         """What parameter ``sizes`` says about a slice."""
+        ...
+
+    def column(self, number: int) -> str:
+        """One value of a row that a statement is run for."""
+        ...
+
+    def rows(self, rows: list[list[Any]]) -> list[Any]:
+        """Rows in the form in which `column` finds their values."""
         ...
 
 
@@ -120,18 +130,47 @@ class Cypher:
 
     # Writing
 
-    def writes(self, changes: Changes, one_shape: bool) -> Iterable[Statement]:
-        """What a batch comes to. ``one_shape``: each statement's rows have the same fields."""
-        for kind, nodes in grouped(changes.nodes, lambda ref: (ref.kind,)).items():
-            rows = [({"id": ref.id}, fields) for ref, fields in nodes]
-            yield from _shaped(f"UNWIND $rows AS row MERGE {self.node('n', kind[0], 'row.id')}", "n", rows, one_shape)
-        for how, edges in (("MERGE", changes.edges), ("MATCH", changes.ends)):
-            for (edge_kind, one, other), found in grouped(edges, lambda id: (id[0], id[1].kind, id[2].kind)).items():  # noqa: A006
-                rows = [({"one": id[1].id, "other": id[2].id, "key": id[3]}, fields) for id, fields in found]  # noqa: A001
-                ends = f"MATCH {self.node('a', one, 'row.one')} MATCH {self.node('b', other, 'row.other')}"
-                edge = f"{how} (a)-[e:{TYPES[edge_kind]} {{key: row.key}}]->(b)"
-                when = " ON CREATE" if how == "MERGE" else " WHERE e.ended_slice IS NULL"
-                yield from _shaped(f"UNWIND $rows AS row {ends} {edge}{when}", "e", rows, one_shape)
+    def writes(self, changes: Changes) -> Iterable[Statement]:
+        """What a batch comes to. A statement's rows all set the same fields, so that names are not sent with each."""
+        nodes: _Shaped = defaultdict(list)
+        for ref, fields in changes.nodes.items():
+            nodes[ref.kind, *fields].append([ref.id, *fields.values()])
+        for (kind, *names), rows in sorted(nodes.items()):
+            yield self._merged_nodes(kind, names), self._of.rows(rows)
+        for written, edges in ((self._merged_edges, changes.edges), (self._ended_edges, changes.ends)):
+            shaped: _Shaped = defaultdict(list)
+            for (kind, one, other, key), fields in edges.items():
+                shaped[kind, one.kind, other.kind, *fields].append([one.id, other.id, key, *fields.values()])
+            for (kind, source, target, *names), rows in sorted(shaped.items()):
+                yield written(kind, source, target, names), self._of.rows(rows)
+
+    def _merged_nodes(self, kind: str, names: Sequence[str]) -> str:
+        sets = ", ".join(f"n.{name} = {self._of.column(number)}" for number, name in enumerate(names, 1))
+        merged = f"UNWIND $rows AS row MERGE {self.node('n', kind, self._of.column(0))}"
+        return f"{merged} SET {sets}" if sets else merged
+
+    def _merged_edges(self, kind: str, source: str, target: str, names: Sequence[str]) -> str:
+        ended = ", ".join(
+            f"e.{name} = coalesce(e.{name}, {self._of.column(number)})"
+            for number, name in enumerate(names, 3)
+            if name.startswith("ended_")
+        )
+        merged = f"{self._ends(source, target)} MERGE {self._joined(kind)} ON CREATE SET {self._sets(names)}"
+        return f"{merged} ON MATCH SET {ended}" if ended else merged
+
+    def _ended_edges(self, kind: str, source: str, target: str, names: Sequence[str]) -> str:
+        edge = f"MATCH {self._joined(kind)} WHERE e.ended_slice IS NULL"
+        return f"{self._ends(source, target)} {edge} SET {self._sets(names)}"
+
+    def _ends(self, source: str, target: str) -> str:
+        one, other = (self.node(*end) for end in (("a", source, self._of.column(0)), ("b", target, self._of.column(1))))
+        return f"UNWIND $rows AS row MATCH {one} MATCH {other}"
+
+    def _joined(self, kind: str) -> str:
+        return f"(a)-[e:{TYPES[kind]} {{key: {self._of.column(2)}}}]->(b)"
+
+    def _sets(self, names: Sequence[str]) -> str:
+        return ", ".join(f"e.{name} = {self._of.column(number)}" for number, name in enumerate(names, 3))
 
     # Parts
 
@@ -163,33 +202,6 @@ def grouped(items: Mapping[Any, Any], by: Any) -> dict[tuple[str, ...], list[tup
     for key, value in items.items():
         groups[by(key)].append((key, value))
     return dict(sorted(groups.items()))
-
-
-def _shaped(
-    text: str, variable: str, rows: list[tuple[dict[str, Any], dict[str, Any]]], one_shape: bool
-) -> Iterable[Statement]:
-    made = text.endswith(" ON CREATE")
-    if not one_shape:
-        again = f" ON MATCH SET {variable} += CASE WHEN {variable}.ended_slice IS NULL THEN row.ended ELSE {{}} END"
-        given = [{**names, "fields": fields, **({"ended": _ended(fields)} if made else {})} for names, fields in rows]
-        yield f"{text} SET {variable} += row.fields{again if made else ''}", given
-        return
-    shapes: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for names, fields in rows:
-        shapes[tuple(sorted(fields))].append({**names, **{f"f_{name}": value for name, value in fields.items()}})
-    for shape, shaped in sorted(shapes.items()):
-        sets = ", ".join(f"{variable}.{name} = row.f_{name}" for name in shape)
-        ends = ", ".join(
-            f"{variable}.{n} = coalesce({variable}.{n}, row.f_{n})" for n in shape if n.startswith("ended_")
-        )
-        again = f" ON MATCH SET {ends}" if made and ends else ""
-        yield f"{text} SET {sets}{again}" if sets else text, shaped
-
-
-def _ended(fields: Mapping[str, Any]) -> dict[str, Any]:
-    if "ended_slice" not in fields:
-        return {}
-    return {name: value for name, value in fields.items() if name.startswith("ended_")}
 
 
 def parameters(when: Moment | None, but_not: Moment | None, slices: int) -> dict[str, Any]:

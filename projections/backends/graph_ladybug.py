@@ -68,6 +68,13 @@ class LadybugDialect:
     def size_of(self, slice: str) -> str:  # noqa: A002
         return f"list_extract($sizes, {slice} + 1)"
 
+    def column(self, number: int) -> str:
+        return f"row.f{number}"
+
+    def rows(self, rows: list[list[Any]]) -> list[Any]:
+        names = [f"f{number}" for number in range(len(rows[0]))]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
 
 class LadybugGraph(CypherGraph):
     """``folder``: where the files lie, one for a projection and side. ``log``: the id of the log that it is of; the
@@ -89,7 +96,7 @@ class LadybugGraph(CypherGraph):
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
     ) -> Checkpoint | None:
-        statements = list(self.cypher.writes(Changes(writes), one_shape=True))
+        statements = list(self.cypher.writes(Changes.of(writes)))
 
         def work(connection: Any) -> Checkpoint | None:
             row = _row(connection, projection.name)

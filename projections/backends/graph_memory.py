@@ -60,7 +60,7 @@ class MemoryGraph:
         writes: Iterable[GraphWrite],
         letters: Letters = _NO,
     ) -> Checkpoint | None:
-        changes = Changes(writes)
+        changes = Changes.of(writes)
         if (now := await self.checkpoint(projection)).turn != before.turn:
             return None
         side = self._sides.get(projection.name) if before.sizes else None

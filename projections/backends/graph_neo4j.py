@@ -45,6 +45,12 @@ class Neo4jDialect:
     def size_of(self, slice: str) -> str:  # noqa: A002
         return f"coalesce($sizes[{slice}], -1)"
 
+    def column(self, number: int) -> str:
+        return f"row[{number}]"
+
+    def rows(self, rows: list[list[Any]]) -> list[Any]:
+        return rows
+
 
 class Neo4jGraph(CypherGraph):
     """``log``: the id of the log that it is the graph of."""
@@ -65,7 +71,7 @@ class Neo4jGraph(CypherGraph):
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
     ) -> Checkpoint | None:
-        changes = Changes(writes)
+        statements = list(self.cypher.writes(Changes.of(writes)))
         async with self._connection.writing() as tx:
             row = await self._locked(tx, projection.name)
             if row["turn"] != before.turn:
@@ -75,7 +81,7 @@ class Neo4jGraph(CypherGraph):
             if not before.sizes:
                 row["generation"] = f"{projection.name} {self._side} {turn}"
             given = {"generation": row["generation"]}
-            for text, rows in self.cypher.writes(changes, one_shape=False):
+            for text, rows in statements:
                 await (await tx.run(text, rows=rows, **given)).consume()
             await _write_letters(tx, letters, row["generation"])
             await self._moved(tx, projection.name, row)

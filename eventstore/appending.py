@@ -211,21 +211,21 @@ class Appender:
     def _build(self, pending: Pending) -> AppendError | None:
         """See that a pending append has bytes which the rule would accept now; or why it is refused."""
         number = slice_of(self._index.log, pending.stream)
-        sealed = self._index.part(number)[0].sealed and not SLICE_STREAM.fullmatch(pending.stream)
+        part = self._index.part(number)[0]
+        sealed = part.sealed and not SLICE_STREAM.fullmatch(pending.stream)
         if sealed or self._index.lane_of(number) != self.lane:
             if self._stands(pending):
                 return None
             return SliceSealed(pending.stream.decode(), f"slice {number} is sealed, or goes on in another lane")
         state = self._index.state(pending.stream)
         if (built := pending.built) and pending.basis:
-            part = self._index.part(built.slice)[0]
             if pending.basis == (state, part) or self._acceptable(built, state, part):
                 return None
             if self._stands(pending):
                 return None
         pending.built, pending.basis, pending.sent = None, None, False
         try:
-            built = pending.prepare(state)
+            built = pending.prepare(state, part)
         except AppendError as refusal:
             return refusal
         except Exception as error:  # one caller's mistake is no other's
@@ -234,7 +234,7 @@ class Appender:
         if built is None:
             pending.succeed(None)
         else:
-            pending.built, pending.basis = built, (state, self._index.part(built.slice)[0])
+            pending.built, pending.basis = built, (state, part)
         return None
 
     def _stands(self, pending: Pending) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from . import sealing
-from .errors import PayloadError
+from .errors import NewerFormatError, PayloadError
 from .verify import (
     AES_GCM,
     COMMIT_TAG,
@@ -20,9 +20,11 @@ from .verify import (
     DATA,
     EVENT_TAG,
     FIXED,
+    FORMATS,
     MAX_ATTACHMENTS,
     MAX_EVENTS,
     MAX_RECORD,
+    NOT_BEGUN,
     PLAIN,
     SIGN_TAG,
     ZERO,
@@ -35,8 +37,8 @@ from .verify import (
     tree_root,
 )
 
-FORMAT = 0
-"""The format that is written."""
+FORMAT = 1
+"""The format in which a slice begins. What follows is written in the slice's own."""
 
 
 class SigningKey(NamedTuple):
@@ -85,6 +87,7 @@ class Draft(NamedTuple):
     correlation: bytes = b""
     authority: bytes = b""
     cause: Cause | None = None
+    format: int = FORMAT
 
 
 class Built(NamedTuple):
@@ -170,7 +173,7 @@ def _record(
 ) -> Built:
     kind, prev, revision, grant, count = chain
     stream, part, root = draft.stream, slice_of(log, draft.stream), tree_root(leaves)
-    fixed = (FORMAT, kind, part, revision, count, draft.time, log.log_id, prev, grant, draft.commit_id, root)
+    fixed = (draft.format, kind, part, revision, count, draft.time, log.log_id, prev, grant, draft.commit_id, root)
     salt = draft.salt if kind == DATA else b""
     cause, causation = draft.cause, b""
     if cause:
@@ -186,6 +189,15 @@ def _record(
     return Built(raw, commit, revision, part, [], draft.time, stream, prev, grant, key.public)
 
 
+def format_of(stream: str, part: SliceState) -> int:
+    """The format in which the next record of a stream's slice is written: `NewerFormatError` if we cannot."""
+    if part.format in FORMATS:
+        return part.format
+    if part.format == NOT_BEGUN:
+        return FORMAT
+    raise NewerFormatError(stream, part.format)
+
+
 def follows(built: Built, state: StreamState, part: SliceState) -> StreamState | None:
     """The stream's state after a data commit that this process built on these states; None: the rule must say.
 
@@ -195,7 +207,7 @@ def follows(built: Built, state: StreamState, part: SliceState) -> StreamState |
     linked = built.prev == state.head and built.revision == state.revision + 1
     if (
         linked
-        and part.format == FORMAT
+        and built.raw[2] == part.format
         and not part.sealed
         and state.grants.get(built.grant, (0, b""))[1] == built.signer
     ):
@@ -203,4 +215,4 @@ def follows(built: Built, state: StreamState, part: SliceState) -> StreamState |
     return None
 
 
-__all__ = ["ZERO", "Built", "DataKey", "Draft", "Payload", "SigningKey", "build", "control"]
+__all__ = ["ZERO", "Built", "DataKey", "Draft", "Payload", "SigningKey", "build", "control", "format_of"]

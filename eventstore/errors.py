@@ -92,6 +92,20 @@ class IdReusedError(AppendError):
         return type(self), (self.stream, self.command_id)
 
 
+class NewerFormatError(AppendError):
+    """The stream's slice was upgraded to a format that this program does not know; it reads nothing written since."""
+
+    def __init__(self, stream: str, format: int) -> None:  # noqa: A002
+        super().__init__(
+            stream,
+            f"{stream} goes on in format {format} of the log, which a newer program began: upgrade this one",
+        )
+        self.format = format
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.stream, self.format)
+
+
 class UnknownOutcomeError(AppendError):
     """The deadline passed before anyone could say whether the commit stands. Not found is not failed."""
 

@@ -22,7 +22,7 @@ from .appending import Appender
 from .backends.index_file import IndexDamaged, Row
 from .blobs import Blobs
 from .codec import Codec
-from .commit import Built, Draft, Payload, SigningKey, build, control
+from .commit import Built, Draft, Payload, SigningKey, build, control, format_of
 from .datakeys import DataKeys
 from .errors import (
     ConflictError,
@@ -50,6 +50,7 @@ from .verify import (
     Event,
     Identity,
     Record,
+    SliceState,
     StreamState,
     judge,
     parse,
@@ -181,15 +182,15 @@ class Log:
         payloads = [Payload(*parts, key, blobs) for parts, blobs in zip(encoded, named, strict=True)]
         identifier = commit_id or self.ambient.random(16)
 
-        def prepare(state: StreamState) -> Built:
+        def prepare(state: StreamState, part: SliceState) -> Built:
             if writer.grant not in state.grants:
                 raise GrantEndedError(writer.stream)
             if state.grants[writer.grant][1] != writer.key.public:
                 raise WrongKeyError(f"the key of this writer is not the one that {writer.stream} was granted to")
             if state.revision != expected:
                 raise ConflictError(writer.stream, expected, state.revision)
-            salt, now = self.ambient.random(32), self.ambient.now()
-            draft = Draft(stream, payloads, identifier, now, salt, digest, correlation, authority, cause)
+            salt, now, form = self.ambient.random(32), self.ambient.now(), format_of(writer.stream, part)
+            draft = Draft(stream, payloads, identifier, now, salt, digest, correlation, authority, cause, form)
             return build(self.identity, draft, state.head, expected + 1, writer.grant, writer.key, INLINE)
 
         submit = functools.partial(self._lanes.submit, writer.stream, prepare, deadline)
@@ -207,13 +208,12 @@ class Log:
     ) -> Appended | None:
         """Append a control commit, again and again until it stands. ``skip(state)``: there is nothing to do."""
 
-        def prepare(state: StreamState) -> Built | None:
+        def prepare(state: StreamState, part: SliceState) -> Built | None:
             if skip and skip(state):
                 return None
-            draft = Draft(stream.encode(), (), self.ambient.random(16), self.ambient.now(), b"")
-            prev = payload if kind == b"fence" else state.head
+            prev, form = payload if kind == b"fence" else state.head, format_of(stream, part)
+            draft = Draft(stream.encode(), (), self.ambient.random(16), self.ambient.now(), b"", format=form)
             built = control(self.identity, draft, kind, payload, prev, grant, key)
-            part = self.index.part(built.slice)[0]
             if key.public != (self.identity.root if grant == ZERO else part.issuers.get(grant, key.public)):
                 raise WrongKeyError(f"the key for a {kind.decode()} on {stream} is not the one its certificate names")
             finding = judge(self.identity, part, state, parse(built.raw), own=True).finding

@@ -29,9 +29,10 @@ class SliceSealed(AppendError):
 
 
 class Prepare(Protocol):
-    """Builds the record on a stream's state; raises an `AppendError` to refuse; None: there is nothing to write."""
+    """Builds the record on the states of a stream and its slice; raises an `AppendError` to refuse; None: there is
+    nothing to write."""
 
-    def __call__(self, state: StreamState) -> Built | None: ...
+    def __call__(self, state: StreamState, part: SliceState) -> Built | None: ...
 
 
 class Pending:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
 from nacl.exceptions import CryptoError
 
-FORMATS = frozenset({0})
+FORMATS, NOT_BEGUN = frozenset({0, 1}), -1
 MAX_RECORD, MAX_EVENTS, MAX_ATTACHMENTS, MAX_GRANTS, MAX_ISSUERS = 1_000_000, 1_000, 16, 256, 64
 MAX_STREAM, MAX_TYPE, MAX_META, EXPORT_MAGIC, ZERO = 200, 64, 4_096, b"agent-party export 0\n", bytes(32)
 (DATA, CONTROL), (OWNER, WRITER), (PLAIN, AES_GCM) = (1, 2), (1, 2), (0, 1)
@@ -256,15 +256,15 @@ class StreamState(NamedTuple):
 
 
 def beginning(log: Identity, stream: bytes) -> StreamState:
-    """A stream before its first record, which names this state's head as its predecessor."""
+    """A stream before its first record, whose predecessor is this head."""
     return StreamState(sha256(GENESIS_TAG, log.log_id, stream), 0, {})
 
 
 class SliceState(NamedTuple):
-    """A slice. ``issuers``: certificates in force → key. ``sealed``: by this seal. ``lane``: where a seal sent it."""
+    """``issuers``: certificates in force → key. ``sealed``: by this seal. ``lane``: where a seal sent it."""
 
     issuers: Mapping[bytes, bytes] = {}
-    format: int = 0
+    format: int = NOT_BEGUN
     sealed: bytes = b""
     lane: int = -1
 
@@ -283,15 +283,15 @@ def judge(log: Identity, part: SliceState, state: StreamState, record: Record, *
 
     ``own``: this process signed these very bytes a moment ago, so their signature, and only that, is taken as read.
     """
-    header, control, after, part_after, finding = record.header, record.header.kind == CONTROL, state, part, ""
-    events: list[Event] = []
+    header, control, after, finding, events = record.header, record.header.kind == CONTROL, state, "", list[Event]()
+    part_after = part if part.format != NOT_BEGUN else part._replace(format=header.format)
     held = part.issuers.get(header.grant, b"") if control else state.grants.get(header.grant, (0, b""))[1]
     key = log.root if control and header.grant == ZERO else held
     if header.log_id != log.log_id:
         finding = "wrong-log"
     elif header.slice >= log.slices or header.slice != slice_of(log, header.stream):
         finding = "wrong-slice"
-    elif header.format != part.format:
+    elif header.format != part_after.format:
         finding = "wrong-format"
     elif part.sealed and not (control and SLICE_STREAM.fullmatch(header.stream)):
         finding = "sealed"
@@ -308,7 +308,7 @@ def judge(log: Identity, part: SliceState, state: StreamState, record: Record, *
     if not finding and not own and not signature_holds(key, SIGN_TAG + record.commit, record.signature):
         finding = "bad-signature"
     if not finding and control:
-        finding, after, part_after = _obey(part, state, record, events[0])
+        finding, after, part_after = _obey(part_after, state, record, events[0])
     elif not finding:
         finding = "" if (header.prev, header.revision) == (state.head, state.revision + 1) else "unlinked"
         after = StreamState(record.commit, header.revision, state.grants)

@@ -65,7 +65,7 @@ def headers(scene: Scene) -> Iterator[Bad]:
     """Headers, well signed, that no reader may take."""
     key, raw = scene.a.key, scene.raws[2]
     wrong: dict[str, dict[str, Any]] = {
-        "format_1": {"format": 1},
+        "format_2": {"format": 2},
         "kind_0": {"kind": 0},
         "kind_3": {"kind": 3},
         "no_events": {"events": 0},

@@ -84,7 +84,7 @@ def chains(scene: Scene) -> Iterator[Bad]:
     yield from bad(scene, "stale", 5, fence_of_another_streams_grant=scene.plus(nothing))
     at_head = making.controlling(b"note/a", b"fence", scene.a.grant)
     yield from bad(scene, "stale", 5, fence_that_names_the_head=scene.plus(at_head))
-    upgrade = making.controlling(b"keys/0", b"upgrade", b"\1")
+    upgrade = making.controlling(b"keys/0", b"upgrade", b"\2")
     late = scene.framed(
         [*raws, upgrade, making.controlling(b"note/c", b"grant", b"\1" + scene.a.key.public + bytes(16))]
     )
@@ -92,9 +92,17 @@ def chains(scene: Scene) -> Iterator[Bad]:
     after = making.controlling(b"keys/0", b"upgrade", b"\xff")
     yield from bad(scene, "wrong-format", 9, old_data_after_an_upgrade=scene.framed([*raws, after, scene.next_a()]))
     new = altered(
-        making.controlling(b"note/c", b"grant", b"\1" + scene.a.key.public + bytes(16)), making.issuer, format=1
+        making.controlling(b"note/c", b"grant", b"\1" + scene.a.key.public + bytes(16)), making.issuer, format=2
     )
     yield from bad(scene, "malformed", 9, format_that_came_by_upgrade=scene.framed([*raws, upgrade, new]))
+    older = altered(scene.next_a(), scene.a.key, format=0)
+    yield from bad(scene, "wrong-format", 5, format_0_in_a_slice_that_began_in_1=scene.plus(older))
+    began = Making(106, format=0)
+    holder = began.grant(b"note/a")
+    began.append(holder)
+    newer = altered(began.data(holder), holder.key, format=1)
+    data = framed(began.log, [*began.records, newer])
+    yield Bad("wrong-format-1-in-a-slice-that-began-in-0", data, began.root.public, "wrong-format", 3)
 
 
 def seals(scene: Scene) -> Iterator[Bad]:
@@ -213,9 +221,10 @@ def rights(scene: Scene) -> Iterator[Bad]:
     on_keys: dict[str, tuple[bytes, bytes, SigningKey | None]] = {
         "certify_by_an_issuer": (b"certify", public, issuer),
         "revoke_by_an_issuer": (b"revoke", certificate, issuer),
-        "upgrade_by_an_issuer": (b"upgrade", b"\1", issuer),
+        "upgrade_by_an_issuer": (b"upgrade", b"\2", issuer),
         "revoke_of_nothing": (b"revoke", bytes(32), None),
         "upgrade_to_0": (b"upgrade", b"\0", None),
+        "upgrade_to_its_own": (b"upgrade", b"\1", None),
         "grant_on_keys": (b"grant", b"\1" + public + bytes(16), None),
         "fence_on_keys": (b"fence", certificate, None),
         "erase_on_keys": (b"erase", bytes(16), None),
@@ -229,7 +238,7 @@ def rights(scene: Scene) -> Iterator[Bad]:
     elsewhere = {
         "certify_elsewhere": (b"certify", public),
         "revoke_elsewhere": (b"revoke", certificate),
-        "upgrade_elsewhere": (b"upgrade", b"\1"),
+        "upgrade_elsewhere": (b"upgrade", b"\2"),
         "writer_of_a_plain_stream": (b"grant", b"\2" + public + bytes(16)),
         "role_0": (b"grant", b"\0" + public + bytes(16)),
         "role_3": (b"grant", b"\3" + public + bytes(16)),

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from agent_party.eventstore.verify import MAX_EVENTS, Cause, parse
+from agent_party.eventstore.verify import MAX_EVENTS, Cause, parse, slice_of
 from tests.logs.making import Making, Told, altered, event_head, rebodied
 
 GOOD: dict[str, Callable[[], Making]] = {}
@@ -189,11 +189,42 @@ def erasure() -> Making:
 
 @good
 def upgrade_at_the_end() -> Making:
-    """Slice 0 stops at the upgrade, slice 1 goes on."""
+    """Slice 0 stops at the upgrade, to what nobody knows yet; slice 1 goes on."""
     making = Making(18, slices=2)
-    making.add(making.controlling(b"keys/0", b"upgrade", b"\1"))
+    making.add(making.controlling(b"keys/0", b"upgrade", b"\2"))
     making.append(making.grant(b"note/f"))
     assert parse(making.records[-1]).header.slice == 1
+    return making
+
+
+@good
+def format_0() -> Making:
+    """A slice that began in format 0, and stays in it."""
+    making = Making(26, format=0)
+    holder = making.grant(b"note/a")
+    making.append(holder, making.texts(3))
+    making.append(holder)
+    assert {parse(raw).header.format for raw in making.records} == {0}
+    return making
+
+
+@good
+def upgrade_from_0() -> Making:
+    """Slice 0 begins in format 0 and goes on in 1, slice 1 stays in 0, slices 2 and 3 begin in 1."""
+    making = Making(27, slices=4, certified=False, format=0)
+    making.certify(0)
+    making.certify(1)
+    homes = {slice_of(making.log, name): name for name in (b"note/%d" % number for number in range(20))}
+    holder, other = making.grant(homes[0]), making.grant(homes[1])
+    making.append(holder)
+    making.add(making.controlling(b"keys/0", b"upgrade", b"\1"))
+    making.append(holder)
+    making.append(other)
+    making.format = 1
+    making.certify(2)
+    making.certify(3)
+    heads = [parse(raw).header for raw in making.records]
+    assert [(head.slice, head.format) for head in heads[4:]] == [(0, 0), (0, 0), (0, 1), (1, 0), (2, 1), (3, 1)]
     return making
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from agent_party.eventstore.ambient import Seeded
-from agent_party.eventstore.commit import DataKey, Draft, Payload, SigningKey, build, control
+from agent_party.eventstore.commit import FORMAT, DataKey, Draft, Payload, SigningKey, build, control
 from agent_party.eventstore.verify import (
     COMMIT_TAG,
     EVENT_TAG,
     EXPORT_MAGIC,
     FIXED,
+    NOT_BEGUN,
     OWNER,
     SIGN_TAG,
     SLICE_STREAM,
@@ -46,8 +47,8 @@ class Holder(NamedTuple):
 class Making:
     """A log in the making: the rule's state and all accepted records, in slice order for each slice."""
 
-    def __init__(self, seed: int, slices: int = 1, *, certified: bool = True) -> None:
-        self.ambient = Seeded(seed)
+    def __init__(self, seed: int, slices: int = 1, *, certified: bool = True, format: int = FORMAT) -> None:  # noqa: A002
+        self.ambient, self.format = Seeded(seed), format
         self.root, self.issuer = self.new_key(), self.new_key()
         self.log: Identity = identity(self.root.public, slices, self.ambient.random(32))
         self.data_key = DataKey(self.ambient.random(16), self.ambient.random(32))
@@ -79,7 +80,9 @@ class Making:
 
     def draft(self, stream: bytes, payloads: Sequence[Payload] = (), **more: Any) -> Draft:
         salt = self.ambient.random(32) if payloads else b""
-        return Draft(stream, payloads, self.ambient.random(16), self.ambient.now(), salt, **more)
+        begun = self.part(slice_of(self.log, stream)).format
+        form = self.format if begun == NOT_BEGUN else begun
+        return Draft(stream, payloads, self.ambient.random(16), self.ambient.now(), salt, **{"format": form} | more)
 
     def controlling(
         self,

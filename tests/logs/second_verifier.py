@@ -124,7 +124,7 @@ class Stream:
 
 @dataclass
 class Slice:
-    format: int = 0
+    format: int | None = None
     epoch: int = 0
     seal: bytes | None = None
     certificates: dict[bytes, bytes] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Commit:
             fixed
         )
         self.control = kind == 2
-        must(self.format == 0 and kind in (1, 2) and 1 <= self.events <= 1000, "malformed")
+        must(self.format in (0, 1) and kind in (1, 2) and 1 <= self.events <= 1000, "malformed")
         must(self.revision == 0 and self.events == 1 if self.control else self.revision > 0, "malformed")
         self.stream = cursor.name()
         flags = cursor.number(1)
@@ -212,7 +212,7 @@ class Reader:
         part = self.parts.get(commit.slice, Slice())
         genesis = Stream(h(b"agent-party genesis\0", self.id, commit.stream))
         stream = self.streams.get(commit.stream, genesis)
-        must(commit.format == part.format, "wrong-format")
+        must(part.format in (None, commit.format), "wrong-format")
         must(part.seal is None or (commit.control and bool(KEYS.fullmatch(commit.stream))), "sealed")
         if commit.control:
             key = self.root if commit.grant == bytes(32) else part.certificates.get(commit.grant)
@@ -229,6 +229,7 @@ class Reader:
             stream.head, stream.revision = commit.hash, commit.revision
         else:
             self.obey(commit, *events[0], stream, part, linked)
+        part.format = commit.format if part.format is None else part.format
         self.streams[commit.stream], self.parts[commit.slice] = stream, part
 
     def obey(self, commit: Commit, kind: bytes, payload: bytes, stream: Stream, part: Slice, linked: bool) -> None:
@@ -246,7 +247,7 @@ class Reader:
         must(kind != b"grant" or not inbox or len(stream.grants) < 256, "not-allowed")
         must(kind != b"certify" or len(part.certificates) < 64, "not-allowed")
         must(kind != b"revoke" or payload in part.certificates, "not-allowed")
-        must(kind != b"upgrade" or payload[0] > part.format, "not-allowed")
+        must(kind != b"upgrade" or payload[0] > commit.format, "not-allowed")
         must(kind != b"open" or payload == part.seal, "not-allowed")
         must(linked, "unlinked")
         stream.head = commit.hash

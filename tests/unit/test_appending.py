@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent_party.eventstore import index as indexes
 from agent_party.eventstore.backends import thread
 from agent_party.eventstore.backends.sqlite import SqliteTape
-from agent_party.eventstore.commit import Built, DataKey, Draft, Payload, SigningKey, build, follows
+from agent_party.eventstore.commit import FORMAT, Built, DataKey, Draft, Payload, SigningKey, build, follows
 from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.tape import Attempt, Entry
@@ -42,6 +42,7 @@ DRAFTS = st.builds(
     digest=st.just(b"") | IDS,
     correlation=st.just(b"") | IDS,
     authority=st.just(b"") | HASHES,
+    format=st.sampled_from([0, 1]),
     cause=st.none()
     | st.builds(Cause, st.just(b"task/t"), st.integers(0, 2**64 - 1), st.integers(0, 2**16 - 1), HASHES),
 )
@@ -51,31 +52,33 @@ DRAFTS = st.builds(
 def test_what_is_known_of_an_own_commit_is_what_the_rule_says(
     draft: Draft, head: bytes, revision: int, inline: int
 ) -> None:
-    state, part = StreamState(head, revision, {GRANT: (1, KEY.public)}), SliceState()
+    state, part = StreamState(head, revision, {GRANT: (1, KEY.public)}), SliceState(format=draft.format)
     built = build(LOG, draft, head, revision + 1, GRANT, KEY, inline)
     verdict = judge(LOG, part, state, parse(built.raw))
     assert (verdict.finding, verdict.slice) == ("", part)
     assert follows(built, state, part) == verdict.stream
 
 
+BEGUN = SliceState(format=FORMAT)
 OTHERS: list[tuple[Any, SliceState]] = [
-    ({"head": b"h" * 32}, SliceState()),
-    ({"revision": 4}, SliceState()),
-    ({"grants": {}}, SliceState()),
-    ({"grants": {GRANT: (1, bytes(32))}}, SliceState()),
-    ({}, SliceState(format=1)),
-    ({}, SliceState(sealed=b"s" * 32, lane=0)),
+    ({"head": b"h" * 32}, BEGUN),
+    ({"revision": 4}, BEGUN),
+    ({"grants": {}}, BEGUN),
+    ({"grants": {GRANT: (1, bytes(32))}}, BEGUN),
+    ({}, BEGUN._replace(format=0)),
+    ({}, BEGUN._replace(format=2)),
+    ({}, BEGUN._replace(sealed=b"s" * 32, lane=0)),
 ]
 
 
 @pytest.mark.parametrize(
-    ("changed", "part"), OTHERS, ids=["head", "revision", "grant ended", "other key", "format", "sealed"]
+    ("changed", "part"), OTHERS, ids=["head", "revision", "grant ended", "other key", "older", "newer", "sealed"]
 )
 def test_on_other_states_nothing_is_known(changed: dict[str, Any], part: SliceState) -> None:
     state = StreamState(bytes(32), 3, {GRANT: (1, KEY.public)})
     draft = Draft(b"note/a", [Payload(b"note.written", 1, b"x", None)], bytes(16), 0, bytes(32))
     built = build(LOG, draft, state.head, 4, GRANT, KEY, 100)
-    assert follows(built, state, SliceState()) is not None
+    assert follows(built, state, BEGUN) is not None
     other = state._replace(**changed)
     assert follows(built, other, part) is None
     assert judge(LOG, part, other, parse(built.raw)).finding

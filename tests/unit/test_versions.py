@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from agent_party.actors.past import LogPast, recorded
 from agent_party.actors.rehearsal import rehearse
 from agent_party.actors.versions import natural
 from agent_party.timetravel import debug
-from tests.golden.handlers_v0 import FOLDER, keeper
+from tests.golden.handlers import HISTORIES, keeper
 from tests.unit.handlers_kit import no_pauses, result, world
 from tests.unit.test_fork import forked
 from tests.unit.test_messages import message
@@ -143,8 +144,9 @@ async def test_the_same_name_and_version_twice_is_refused(tmp_path: Any, monkeyp
 
 
 @pytest.mark.parametrize(("name", "ended"), [("finished", True), ("waiting", False)])
-def test_the_golden_histories_are_gone_over_by_todays_code(name: str, ended: bool) -> None:
-    told = debug(FOLDER / f"{name}.party", [keeper])
+@pytest.mark.parametrize("folder", HISTORIES, ids=lambda folder: folder.name)
+def test_the_golden_histories_are_gone_over_by_todays_code(folder: Path, name: str, ended: bool) -> None:
+    told = debug(folder / f"{name}.party", [keeper])
     assert (told.differs, told.reached, told.ended, told.notes) == ("", len(told.waits), ended, ())
     assert len(told.waits) >= 14
     if ended:
@@ -158,7 +160,7 @@ def test_a_golden_history_is_not_gone_over_by_other_code() -> None:
     async def keep(task: Task, text: str) -> int:
         return await task.step(len, text)
 
-    told = debug(FOLDER / "waiting.party", [other])
+    told = debug(HISTORIES[-1] / "waiting.party", [other])
     assert "wait 0 is recorded as step 'count', and the handler now asks for step 'len'" in told.differs
 
 

@@ -1,9 +1,9 @@
-"""How `v0/` was written: a small log with something of everything, its keyring, its blobs, and what it says.
+"""How `v1/` was written: a small log with something of everything, its keyring, its blobs, and what it says.
 
-    python -m tests.golden.make_v0
+    python -m tests.golden.making
 
-The keys are test keys, made from a seed. While the format is 0 this may be run again where the format has changed;
-from format 1 on a new version gets a new folder and this one stays.
+The keys are test keys, made from a seed. Once it was released a folder stays as it is: a new format, or a program that
+writes other things, gets a new one. `v0/` is from before the format was 1.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from agent_party.eventstore.log import Log
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import Cause
 
-FOLDER = Path(__file__).parent / "v0"
+LOGS = [Path(__file__).parent / name for name in ("v0", "v1")]
 JOURNAL = "sqlite:///golden/log.db"
 
 
@@ -128,12 +128,13 @@ def _commit(commit: Commit) -> dict[str, Any]:
 
 
 def main() -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
-    asyncio.run(write(FOLDER))
-    for path in [*FOLDER.glob("index.db*"), *FOLDER.rglob("*.lock"), *FOLDER.glob(".gitignore")]:
+    folder = LOGS[-1]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    asyncio.run(write(folder))
+    for path in [*folder.glob("index.db*"), *folder.rglob("*.lock"), *folder.glob(".gitignore")]:
         path.unlink(missing_ok=True)
-    print(*sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file()), sep="\n")
+    print(*sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()), sep="\n")
 
 
 if __name__ == "__main__":

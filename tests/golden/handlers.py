@@ -1,9 +1,8 @@
-"""The handler whose recorded histories are `tasks_v0/`, as it was when they were recorded, and how that was done.
+"""The handler whose recorded histories are `tasks_v0/` and `tasks_v1/`, and how the newest were recorded.
 
-    python -m tests.golden.handlers_v0
+    python -m tests.golden.handlers
 
-Today's code must go over them. While the format is 0 this may be run again where the format has changed; from format 1
-on, new histories get a new folder and these stay.
+Today's code must go over all of them. Once it was released a folder stays as it is: new histories get a new one.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ from pathlib import Path
 from agent_party import Agent, Party, StepError, Task
 from agent_party.actors.bundle import bundle
 
-FOLDER = Path(__file__).parent / "tasks_v0"
+HISTORIES = [Path(__file__).parent / name for name in ("tasks_v0", "tasks_v1")]
 keeper = Agent("keeper")
 
 
@@ -68,16 +67,16 @@ async def record(folder: Path) -> None:
                         break
                     await task.approve("publish", note="fine")
                     await task.result(timeout=30)
-            (FOLDER / f"{name}.party").write_bytes(await bundle(party.stack.log, task.id, team=True))
+            (HISTORIES[-1] / f"{name}.party").write_bytes(await bundle(party.stack.log, task.id, team=True))
 
 
 def main() -> None:
     """Record them anew."""
-    FOLDER.mkdir(exist_ok=True)
+    HISTORIES[-1].mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PARTY_STATE_DIR"] = str(Path(folder) / "state")
         asyncio.run(record(Path(folder)))
-    print(*sorted(path.name for path in FOLDER.iterdir()))
+    print(*sorted(path.name for path in HISTORIES[-1].iterdir()))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from tests.mutants.approvals import APPROVALS
 from tests.mutants.blobs import BLOBS
 from tests.mutants.budgets import BUDGETS, LIMITS
+from tests.mutants.formats import FORMATS
 from tests.mutants.graph import GRAPH
 from tests.mutants.kafka import KAFKA
 from tests.mutants.lanes import LANES
@@ -335,6 +336,7 @@ MUTANTS = (
     *BUDGETS,
     *LIMITS,
     *KIT,
+    *FORMATS,
     *LANES,
     *KAFKA,
     *SHARD,

@@ -8,7 +8,7 @@ LANES = (
     Mutant(
         "sealed-takes-nothing",
         "eventstore/appending.py",
-        "        sealed = self._index.part(number)[0].sealed and not SLICE_STREAM.fullmatch(pending.stream)\n",
+        "        sealed = part.sealed and not SLICE_STREAM.fullmatch(pending.stream)\n",
         "        sealed = False\n",
         _TESTS,
     ),

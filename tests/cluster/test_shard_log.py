@@ -149,22 +149,26 @@ async def test_one_that_was_paused_and_wakes_acknowledges_nothing_stale(
     assert hosts.counts["landed too late"] > 0, hosts.counts
 
 
-async def test_the_hosts_of_a_party_share_one_and_outlive_it(
-    cluster: str, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("of", [1, 2])
+async def test_the_hosts_of_a_party_share_them_and_outlive_them(
+    of: int, cluster: str, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move_to(tmp_path, monkeypatch)
     journal, trace = f"{services.journal(name())}?partitions={PARTITIONS}", tmp_path / "trace"
-    async with Party.open(agents=[counter], runtime="ray", hosts=2, journal=journal, name="sharing") as party:
+    monkeypatch.setenv("PARTY_SHARD_LOGS", str(of))
+    async with Party.open(agents=[counter], runtime="ray", hosts=2, journal=journal, name=f"sharing{of}") as party:
         assert isinstance(party.runtime, RayRuntime)
         placement = party.runtime.placement
         shared = Logs(party.settings, placement)
         tasks = [await party.ask(count, trace=str(trace), to=10) for _ in range(4)]
         await until(lambda: trace.exists() and executed(trace).total() > 4, "they are at work", 60)
-        os.kill(shared.pid(), signal.SIGKILL)
+        for number in range(of):
+            os.kill(shared.pid(number), signal.SIGKILL)
         assert [await task.result(180) for task in tasks] == [45] * 4
         hosts = [await placement.call(placement.pooled(number), "ready") for number in range(2)]
         assert max(connections(pid, services.kafka, ESTABLISHED) for pid in hosts) <= SIGNS
-        assert connections(shared.pid(), services.kafka, ESTABLISHED) > SIGNS
+        logs = [shared.pid(number) for number in range(of)]
+        assert min(connections(pid, services.kafka, ESTABLISHED) for pid in logs) > SIGNS
     assert executed(trace).total() == 40, "a step was done again, or left out"
     assert shared.generations() == set(), "they end with the party"
     await Place(address(journal)).delete()

@@ -8,8 +8,9 @@ import pytest
 
 from agent_party.projections.backends.graph_memory import MemoryGraph
 from agent_party.projections.blast import blast
-from agent_party.projections.graph import EdgeRow, NodeRow, Ref
+from agent_party.projections.graph import Changes, EdgeRow, GraphWrite, NodeRow, Ref
 from agent_party.projections.questions import at, diff, why
+from agent_party.projections.sink import Checkpoint
 from tests import graph_brute as brute
 from tests.graph_kit import RELATIONSHIPS, Life, moments, project
 
@@ -76,6 +77,21 @@ async def test_the_order_in_which_slices_are_read_changes_nothing(life_seed: int
     for seed in range(10):
         hashes.add(await (await graph_of(life, random.Random(seed))).digest(RELATIONSHIPS))
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_a_batch_comes_to_gives_writes_that_come_to_the_same(seed: int) -> None:
+    life, graph = Life(seed, 200), MemoryGraph()
+    ahead = graph.ahead(RELATIONSHIPS, Checkpoint())
+    given: list[GraphWrite] = []
+    for commit in life.commits:
+        given += ahead.add(await RELATIONSHIPS.writes(commit, ahead.read))
+    plain, kept = Changes(given), Changes.of(ahead.writes)
+    assert kept is ahead.writes
+    for one in (kept, Changes(list(kept))):
+        assert plain.edges
+        assert (one.edges, one.ends) == (plain.edges, plain.ends)
+        assert one.nodes == plain.nodes
 
 
 async def test_no_payload_is_in_it() -> None:

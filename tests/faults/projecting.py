@@ -266,6 +266,10 @@ async def reckon(subject: Subject, log: Log, folder: Path) -> None:
 # A rebuild under load
 
 
+WRITTEN = 60
+"""How many commits are written during a rebuild, at the most."""
+
+
 async def rebuild_under_load(
     subject: Subject, log: Log, folder: Path, order: random.Random, rebuilds: int
 ) -> Counter[str]:
@@ -285,8 +289,9 @@ async def rebuild_under_load(
 
     async def keep_writing() -> None:
         while not done.is_set():
-            await write(log, writers, 5, order)
-            found["written"] += 5
+            if found["written"] < WRITTEN * (found["rebuilt"] + 1):  # else rebuilding might never catch up
+                await write(log, writers, 5, order)
+                found["written"] += 5
             await live.catch_up()
             await a_look()
 

@@ -168,7 +168,9 @@ async def test_the_hosts_of_a_party_share_them_and_outlive_them(
         hosts = [await placement.call(placement.pooled(number), "ready") for number in range(2)]
         assert max(connections(pid, services.kafka, ESTABLISHED) for pid in hosts) <= SIGNS
         logs = [shared.pid(number) for number in range(of)]
-        assert min(connections(pid, services.kafka, ESTABLISHED) for pid in logs) > SIGNS
+        await until(
+            lambda: min(connections(pid, services.kafka, ESTABLISHED) for pid in logs) > 0, "each has a client", 60
+        )
     assert executed(trace).total() == 40, "a step was done again, or left out"
     assert shared.generations() == set(), "they end with the party"
     await Place(address(journal)).delete()

@@ -69,7 +69,7 @@ class Kafka:
 
 def share(place: Place) -> None:
     """Make what all brokers share: the cluster's id, and the certificate."""
-    place.state.cluster = place.state.cluster or urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+    place.state.cluster = place.state.cluster or _new_cluster(secrets.token_bytes(16))
     if place.state.secure:
         make_certificate(place.folder / "tls")
 
@@ -153,3 +153,8 @@ async def _brokers(bootstrap: str) -> int:
                 await admin.close()
     except (errors.KafkaError, TimeoutError, OSError) as error:
         raise NotYetError(str(error) or type(error).__name__) from error
+
+
+def _new_cluster(random: bytes) -> str:
+    """A cluster's id of 16 bytes. The formatting tool takes one that begins with a dash for an option."""
+    return urlsafe_b64encode(random).rstrip(b"=").decode().replace("-", "x").replace("_", "y")

@@ -5,6 +5,7 @@ import ssl
 import stat
 import sys
 import threading
+from base64 import urlsafe_b64decode
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cryptography import x509
 
 from agent_party.actors.errors import ConfigurationError
 from agent_party.cluster import services
-from agent_party.cluster.services import artifacts, cache, nodes, ports, state
+from agent_party.cluster.services import artifacts, cache, kafka, nodes, ports, state
 from agent_party.cluster.services.certificate import make_certificate
 from agent_party.cluster.services.kafka import settings as kafka_settings
 from agent_party.cluster.services.server import Place, secret
@@ -315,3 +316,9 @@ def test_some_are_named_with_commas_or_again_and_again(
     assert cli.json("services", "fetch", *words) == {}
     assert asked == [["redis", "minio"]]
     assert "there is no service mongo" in cli.json("services", "fetch", *words, "--only", "mongo", code=2)["message"]
+
+
+def test_no_cluster_id_is_taken_for_an_option() -> None:
+    made = kafka._new_cluster(b"\xfb\xff" + bytes(14))
+    assert not set("-_") & set(made)
+    assert len(urlsafe_b64decode(made + "==")) == 16

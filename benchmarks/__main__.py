@@ -25,18 +25,21 @@ PARTS: dict[str, Callable[[bool], Coroutine[None, None, Report]]] = {
     "growth": growth,
     "views-in-redis": views_in_redis,
 }
-SERVED = {"kafka-append": "kafka", "kafka-log": "kafka_log", "kafka-reading": "kafka_reading", "graph": "graph"}
+SERVED = {
+    "kafka-append": "kafka",
+    "kafka-log": "kafka_log",
+    "kafka-reading": "kafka_reading",
+    "graph": "graph",
+    "shard-logs": "shard_logs",
+}
 """Parts that need a server, and their modules: they run where they are named."""
-ON_RAY = {"shard-logs": "shard_logs"}
-"""Those that need Ray too."""
-OTHERS = SERVED | ON_RAY
 RESULTS = Path(__file__).parent / "results"
 
 
 def _part(name: str) -> Callable[[bool], Coroutine[None, None, Report]]:
     if name in PARTS:
         return PARTS[name]
-    module = importlib.import_module(f"benchmarks.{OTHERS[name]}")
+    module = importlib.import_module(f"benchmarks.{SERVED[name]}")
     found: Callable[[bool], Coroutine[None, None, Report]] = getattr(module, name.replace("-", "_"))
     return found
 
@@ -48,15 +51,15 @@ def main(arguments: list[str]) -> int:
         "parts",
         nargs="*",
         metavar="PART",
-        help=f"{', '.join(PARTS)} (these if none is named), {', '.join(OTHERS)}",
+        help=f"{', '.join(PARTS)} (these if none is named), {', '.join(SERVED)}",
     )
     parser.add_argument("--quick", action="store_true", help="a few rounds only: shows that it runs, not how fast")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     parser.add_argument("--results", type=Path, help="file for the results (default, unless quick: results/NAME.json)")
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - {*PARTS, *OTHERS}:
-        parser.error(f"no part is called {', '.join(sorted(unknown))}: choose of {', '.join([*PARTS, *OTHERS])}")
-    parts = [part for part in (*PARTS, *OTHERS) if part in (options.parts or PARTS)]
+    if unknown := set(options.parts) - {*PARTS, *SERVED}:
+        parser.error(f"no part is called {', '.join(sorted(unknown))}: choose of {', '.join([*PARTS, *SERVED])}")
+    parts = [part for part in (*PARTS, *SERVED) if part in (options.parts or PARTS)]
     facts, figures, verified = machine(), list[Figure](), dict[str, str]()
     for part in parts:
         print(f"{part} ...", file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Figures: series measured in turns, ratios taken turn by turn, and what a reader needs to judge them."""
 
+import contextlib
 import json
 import os
 import platform
@@ -131,3 +132,19 @@ def save(path: Path, results: Mapping[str, Any]) -> None:
     """Write the results file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+ESTABLISHED = "01"
+"""A connection's state, as the kernel writes it."""
+
+
+def connections(pid: int, server: str, *states: str) -> int:
+    """How many connections a process of this machine has to a server's port, in any state or in one of these."""
+    port, own = f":{int(server.rpartition(':')[2]):04X}", set[str]()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            own.add(str(file.readlink()))
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return sum(
+        row[2].endswith(port) and (not states or row[3] in states) and f"socket:[{row[9]}]" in own for row in rows
+    )

@@ -4,7 +4,6 @@ Needs a broker, as `benchmarks.kafka` does. Each way has a topic of its own; the
 """
 
 import asyncio
-import contextlib
 import os
 import statistics
 import tempfile
@@ -28,7 +27,7 @@ from agent_party.eventstore.log import Log
 from agent_party.eventstore.tape import Tape
 
 from .kafka import topics
-from .measure import Figure, Report, Turn, in_turns, ratios
+from .measure import ESTABLISHED, Figure, Report, Turn, connections, in_turns, ratios
 from .site import Counted, Site, Written, written
 
 HOSTS, PARTITIONS = 4, 12
@@ -81,9 +80,9 @@ class Host:
             took.append((time.perf_counter() - began) * 1_000)
         return statistics.median(took)
 
-    async def connections(self, port: int) -> int:
+    async def connections(self, server: str) -> int:
         """How many connections this process has to the broker."""
-        return connections(os.getpid(), port)
+        return connections(os.getpid(), server, ESTABLISHED)
 
     async def close(self) -> dict[str, int]:
         """Close the log. What stands, as far as this host was told: revisions by stream."""
@@ -91,16 +90,6 @@ class Host:
         last = next(site for site in self._sites.values() if site.log is self._log)
         await self._log.close()
         return {writer.stream: count for writer, count in zip(last.writers, last.revisions, strict=True)}
-
-
-def connections(pid: int, port: int) -> int:
-    """How many connections a process of this machine has to a port."""
-    own = set[str]()
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            own.add(str(file.readlink()))
-    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" and f"socket:[{row[9]}]" in own for row in rows)
 
 
 class Way:
@@ -117,16 +106,16 @@ class Way:
 
     async def use(self, hosts: list[Any], streams: int, each: int, ones: int) -> float:
         """Have all hosts append at once, and then each a few one by one: commits per second of the former."""
-        port = int(self.where.servers[0].rpartition(":")[2])
+        server = self.where.servers[0]
         for host in hosts:  # the first founds the log
             await host.open.remote(self.name, self.settings, self.placement, streams)
         began = time.perf_counter()
         await asyncio.gather(*(host.at_once.remote(self.name, each) for host in hosts))
         rate = HOSTS * streams * each / (time.perf_counter() - began)
         self.one.append(await hosts[0].one_by_one.remote(self.name, ones))
-        counted = sum(await asyncio.gather(*(host.connections.remote(port) for host in hosts)))
+        counted = sum(await asyncio.gather(*(host.connections.remote(server) for host in hosts)))
         if self.log is not None:
-            counted += connections(await self.log.ready.remote(), port)
+            counted += connections(await self.log.ready.remote(), server, ESTABLISHED)
         self.connections.append(counted)
         for told in await asyncio.gather(*(host.close.remote() for host in hosts)):
             self.stands |= told

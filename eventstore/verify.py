@@ -261,7 +261,7 @@ def beginning(log: Identity, stream: bytes) -> StreamState:
 
 
 class SliceState(NamedTuple):
-    """``issuers``: certificates in force → key. ``sealed``: by this seal. ``lane``: where a seal sent it."""
+    """A slice. ``issuers``: certificates in force → key. ``sealed``: by this seal. ``lane``: where a seal sent it."""
 
     issuers: Mapping[bytes, bytes] = {}
     format: int = NOT_BEGUN

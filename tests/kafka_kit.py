@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -107,16 +106,6 @@ class Place:
 
         tape = self()
         return (await kafka_topic.check(tape.client, 0, 0)).settings
-
-
-def connections(pid: int, bootstrap: str, *states: str) -> int:
-    """How many connections a process has to a broker, in any state or in one of these, as the kernel writes them."""
-    port = f":{int(bootstrap.rpartition(':')[2]):04X}"
-    own = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
-    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    return sum(
-        row[2].endswith(port) and (not states or row[3] in states) and f"socket:[{row[9]}]" in own for row in rows
-    )
 
 
 async def delete(where: KafkaAddress) -> None:

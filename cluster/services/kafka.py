@@ -7,15 +7,13 @@ is made when the data folders are.
 
 import asyncio
 import re
-import secrets
-from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from . import artifacts
 from .cache import Say
 from .certificate import make_certificate
 from .ports import LOOPBACK
-from .server import HEAP, Command, NotYetError, Place, driver, environment, lines, secret
+from .server import HEAP, Command, NotYetError, Place, driver, environment, lines, secret, token
 from .state import Node, State, private
 
 USER = "party"
@@ -69,7 +67,7 @@ class Kafka:
 
 def share(place: Place) -> None:
     """Make what all brokers share: the cluster's id, and the certificate."""
-    place.state.cluster = place.state.cluster or _new_cluster(secrets.token_bytes(16))
+    place.state.cluster = place.state.cluster or token(16)
     if place.state.secure:
         make_certificate(place.folder / "tls")
 
@@ -153,8 +151,3 @@ async def _brokers(bootstrap: str) -> int:
                 await admin.close()
     except (errors.KafkaError, TimeoutError, OSError) as error:
         raise NotYetError(str(error) or type(error).__name__) from error
-
-
-def _new_cluster(random: bytes) -> str:
-    """A cluster's id of 16 bytes. The formatting tool takes one that begins with a dash for an option."""
-    return urlsafe_b64encode(random).rstrip(b"=").decode().replace("-", "x").replace("_", "y")

@@ -74,7 +74,12 @@ def environment(**more: str) -> dict[str, str]:
 
 def secret(state: State, name: str) -> str:
     """The generated password of this name, the same as long as the state is kept."""
-    return state.secrets.setdefault(name, secrets.token_urlsafe(24).replace("-", "x").replace("_", "y"))
+    return state.secrets.setdefault(name, token(24))
+
+
+def token(size: int) -> str:
+    """So many random bytes as letters and digits: a command line would take a leading dash for an option."""
+    return secrets.token_urlsafe(size).replace("-", "x").replace("_", "y")
 
 
 def driver(module: str, extra: str) -> ModuleType:

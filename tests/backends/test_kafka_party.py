@@ -17,9 +17,10 @@ from agent_party.cluster.settings import load
 from agent_party.cluster.stores import open_tape
 from agent_party.eventstore.backends.kafka_address import address
 from agent_party.eventstore.errors import StoreError, StoreReadOnlyError
+from benchmarks.measure import connections
 from tests.cli_kit import Cli
 from tests.eventstore_kit import until
-from tests.kafka_kit import Place, connections, name
+from tests.kafka_kit import Place, name
 from tests.services_kit import Services
 from tests.unit import party_app
 

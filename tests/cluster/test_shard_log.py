@@ -19,17 +19,17 @@ from agent_party.cluster.settings import Settings, load
 from agent_party.cluster.shard_log import ShardLogActor
 from agent_party.cluster.shard_tape import ShardTape
 from agent_party.eventstore.backends.kafka_address import address
+from benchmarks.measure import ESTABLISHED, connections
 from benchmarks.shard_logs import shard_logs
 from tests.cluster.conftest import Head, move_to, turn_to
 from tests.cluster.killing import count, counter, executed
 from tests.conformance.test_tape import Open, TapeContract, UnconditionalTapeContract
 from tests.eventstore_kit import Site, until
 from tests.faults.sharing import Hosts
-from tests.kafka_kit import Place, connections, name
+from tests.kafka_kit import Place, name
 from tests.services_kit import Services
 
 PARTITIONS = 3
-ESTABLISHED = "01"
 SIGNS = 3
 """Connections of a host to one broker, for its signs of life."""
 

@@ -1,5 +1,6 @@
 """`party services` without a server: what is pinned, what is remembered, who is signalled, what is refused."""
 
+import secrets
 import socket
 import ssl
 import stat
@@ -13,10 +14,10 @@ from cryptography import x509
 
 from agent_party.actors.errors import ConfigurationError
 from agent_party.cluster import services
-from agent_party.cluster.services import artifacts, cache, kafka, nodes, ports, state
+from agent_party.cluster.services import artifacts, cache, nodes, ports, state
 from agent_party.cluster.services.certificate import make_certificate
 from agent_party.cluster.services.kafka import settings as kafka_settings
-from agent_party.cluster.services.server import Place, secret
+from agent_party.cluster.services.server import Place, secret, token
 from agent_party.cluster.services.state import Node, State
 from agent_party.cluster.settings import load, services_folder
 from tests.cli_kit import Cli
@@ -318,7 +319,8 @@ def test_some_are_named_with_commas_or_again_and_again(
     assert "there is no service mongo" in cli.json("services", "fetch", *words, "--only", "mongo", code=2)["message"]
 
 
-def test_no_cluster_id_is_taken_for_an_option() -> None:
-    made = kafka._new_cluster(b"\xfb\xff" + bytes(14))
+def test_no_cluster_id_is_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_bytes", lambda size: b"\xfb\xff" + bytes(size - 2))
+    made = token(16)
     assert not set("-_") & set(made)
     assert len(urlsafe_b64decode(made + "==")) == 16

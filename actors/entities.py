@@ -18,10 +18,10 @@ from .doorman import Doorman
 from .errors import DeadlineError, MailboxFullError, MovedError
 from .packing import pack_input
 from .passivation import LIVE, WORTH, Kept
+from .racing import TRIES, give_way
 
 MAILBOX = 1_000
 """How many commands may wait for one entity."""
-_TRIES = 10
 
 
 class Entities:
@@ -61,7 +61,7 @@ class Entities:
     async def _send(self, decider: Decider[Any, Any, Any], stream: str, command: Any, command_id: bytes) -> Reply[Any]:
         # The class is part of the request: two commands may have the same fields.
         request = pack_input((type(command).__qualname__, command), f"a command to {stream}")
-        for _ in range(_TRIES):
+        for lost in range(TRIES):
             activation = await self._activate(decider, stream)
             try:
                 events = await activation.command(command_id, request, lambda state: decider.decide(command, state))
@@ -69,6 +69,7 @@ class Entities:
             except MovedError:
                 if self._live.get(stream) is activation:
                     self._forget(stream)
+            await give_way(self._log.ambient, lost)
         raise MovedError(f"{stream} is taken over again and again by other processes: retry later with the same id")
 
     async def _activate(self, decider: Decider[Any, Any, Any], stream: str) -> Activation[Any]:

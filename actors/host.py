@@ -268,7 +268,7 @@ class Host:
 
     def wake(self, task: str) -> None:
         """Something has arrived for a task that was passivated here."""
-        self._supervisor.spawn(self._supervisor.wake(task))
+        self._supervisor.wake(task)
 
     def at(self, due: int) -> None:
         """A task that was passivated here is due then, in microseconds since 1970."""

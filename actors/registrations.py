@@ -23,10 +23,10 @@ from .errors import CallError, InputError, MovedError, StatementError
 from .events import Stated
 from .passivation import Kept
 from .presence import Presence
+from .racing import TRIES, give_way
 from .statements import person_of, read
 from .teams import BRANCH, is_forked, origin_of
 
-_TRIES = 10
 _log = logging.getLogger("agent_party")
 
 
@@ -71,7 +71,7 @@ class Registrations:
         registered = Registered(
             agent.version, schemas, agent.description, agent.approval, agent.concurrency, older=older
         )
-        for _ in range(_TRIES):
+        for lost in range(TRIES):
             activation = await self._own(agent.name)
             stands = activation.state.registered == registered
             gone = [Left(host) for host in sorted(activation.state.hosts) if not self._presence.alive(host)]
@@ -79,6 +79,7 @@ class Registrations:
             with contextlib.suppress(MovedError):
                 await activation.record([*gone, joined] if stands else [registered, *gone, joined])
                 return
+            await give_way(self._log.ambient, lost)
         raise MovedError(f"agent {agent.name} is taken over again and again by other processes: try again")
 
     async def leave(self) -> None:
@@ -176,13 +177,14 @@ class Registrations:
         self, agent: str, command_id: bytes, request: bytes, decide: Callable[[AgentState], Sequence[Any]]
     ) -> None:
         """Have a command done once on an agent's stream, whoever else takes the stream over meanwhile."""
-        for _ in range(_TRIES):
+        for lost in range(TRIES):
             activation = await self._own(agent)
             with contextlib.suppress(MovedError):
                 if is_forked(agent):
                     await self._branch(agent, activation)
                 await activation.command(command_id, request, decide)
                 return
+            await give_way(self._log.ambient, lost)
         raise MovedError(f"agent {agent} is taken over again and again by other processes: retry with the same id")
 
     async def _branch(self, agent: str, activation: Activation[AgentState]) -> None:

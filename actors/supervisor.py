@@ -58,6 +58,8 @@ class Supervisor:
         self._next_due = self._behind = 0
         self._sooner = asyncio.Event()
         self._tried: OrderedDict[str, tuple[str, float, float]] = OrderedDict()
+        self._waking: dict[str, bool] = {}
+        self._looked_through: OrderedDict[str, int] = OrderedDict()
         host.watch.on_inbox(self._inbox_grew)
 
     async def start(self) -> None:
@@ -95,13 +97,27 @@ class Supervisor:
         if kind == "agent":
             return
         if stream and name not in self._host.cells:
-            self.spawn(self.wake(name))
+            self.wake(name)
         for cell in [self._host.cells.get(name)] if stream else list(self._host.cells.values()):
             if cell:
                 self.spawn(cell.messages.read_inbox())
 
-    async def wake(self, task: str) -> None:
-        """Something has arrived for a task that nobody may be running."""
+    def wake(self, task: str) -> None:
+        """Something has arrived for a task that nobody may be running: look, once for all that arrives meanwhile."""
+        looks = task in self._waking
+        self._waking[task] = True
+        if not looks:
+            self.spawn(self._woken(task))
+
+    async def _woken(self, task: str) -> None:
+        self._waking[task] = False
+        try:
+            await self._wake(task)
+        finally:
+            if self._waking.pop(task):
+                self.wake(task)
+
+    async def _wake(self, task: str) -> None:
         host, stream = self._host, stream_of("task", task)
         holder = await host.doorman.holder_of(stream)
         ours = holder == host.presence.holder
@@ -118,12 +134,18 @@ class Supervisor:
     def ended(self, task: str) -> None:
         """A task that ran here has ended: its parent may have been passivated here."""
         if task not in self._host.cells and not self.closed:
-            self.spawn(self.wake(task))
+            self.wake(task)
 
     async def _is_to_be_cancelled(self, task: str, read: int) -> bool:
+        """Whether somebody has left word of it; what was looked through before is not read again and again."""
+        read = max(read, self._looked_through.pop(task, 0))
         async for commit in self._host.log.read(f"inbox/task/{task}", read + 1, lenient=True):
             if any(isinstance(event, Stated) and says_cancel(event) for event in commit.events):
                 return True
+            read = commit.revision
+        self._looked_through[task] = max(read, self._looked_through.get(task, 0))
+        while len(self._looked_through) > LIVE:
+            self._looked_through.popitem(last=False)
         return False
 
     # What should run

@@ -158,7 +158,7 @@ class Log:
         writer: Writer,
         events: Sequence[Any],
         *,
-        expected: int,
+        expected: int | None,
         commit_id: bytes | None = None,
         digest: bytes = b"",
         cause: Cause | None = None,
@@ -167,7 +167,8 @@ class Log:
         subject: str | None = None,
         deadline: float = DEADLINE,
     ) -> Appended:
-        """Append one commit. ``expected``: the stream's revision as the writer knows it; ``deadline``: seconds.
+        """Append one commit. ``expected``: the stream's revision as the writer knows it, None for whatever it is (an
+        inbox has many writers); ``deadline``: seconds.
 
         Raises `ConflictError`, `GrantEndedError`, `UnknownOutcomeError`, `PayloadError` or a `StoreError`; after any
         but the third, nothing was written. ``subject``: whose data key seals it, by default the stream's own.
@@ -187,11 +188,11 @@ class Log:
                 raise GrantEndedError(writer.stream)
             if state.grants[writer.grant][1] != writer.key.public:
                 raise WrongKeyError(f"the key of this writer is not the one that {writer.stream} was granted to")
-            if state.revision != expected:
+            if expected is not None and state.revision != expected:
                 raise ConflictError(writer.stream, expected, state.revision)
             salt, now, form = self.ambient.random(32), self.ambient.now(), format_of(writer.stream, part)
             draft = Draft(stream, payloads, identifier, now, salt, digest, correlation, authority, cause, form)
-            return build(self.identity, draft, state.head, expected + 1, writer.grant, writer.key, INLINE)
+            return build(self.identity, draft, state.head, state.revision + 1, writer.grant, writer.key, INLINE)
 
         submit = functools.partial(self._lanes.submit, writer.stream, prepare, deadline)
         if any(named) or any(len(payload.plaintext) > INLINE - 16 for payload in payloads):

@@ -7,7 +7,7 @@ _LIFECYCLE = ("tests/unit/test_lifecycle.py",)
 _TALKS = ("tests/unit/test_models_talks.py",)
 _PROJECTION = ("tests/unit/test_projection.py",)
 
-_TURNS = ("tests/unit/test_turnstile.py",)
+_TURNS, _RACING = ("tests/unit/test_turnstile.py",), ("tests/unit/test_racing.py",)
 
 SCALE = (
     Mutant(
@@ -23,6 +23,41 @@ SCALE = (
         "        asyncio.get_running_loop().call_later(PATIENCE, self._let_go)\n",
         "        pass\n",
         _TURNS,
+    ),
+    Mutant(
+        "nobody-gives-way",
+        "actors/racing.py",
+        "    longest = min(_LONGEST, _FIRST * 2**lost)\n",
+        "    longest = 0.0\n",
+        _RACING,
+    ),
+    Mutant(
+        "writers-too-many-try-again",
+        "actors/inbox.py",
+        "suppress(ControlRefusedError, GrantEndedError)",
+        "suppress(GrantEndedError)",
+        _RACING,
+    ),
+    Mutant(
+        "looked-through-once",
+        "actors/supervisor.py",
+        "        read = max(read, self._looked_through.pop(task, 0))\n",
+        "        pass\n",
+        _RACING,
+    ),
+    Mutant(
+        "looked-once-for-many",
+        "actors/supervisor.py",
+        "        looks = task in self._waking\n",
+        "        looks = False\n",
+        _RACING,
+    ),
+    Mutant(
+        "left-wherever-the-inbox-is",
+        "actors/inbox.py",
+        "expected=None)",
+        "expected=(await log.state(inbox)).revision)",
+        _RACING,
     ),
     Mutant(
         "catching-up-ends",

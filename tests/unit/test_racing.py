@@ -1,0 +1,107 @@
+"""Many who want one stream at the same moment, of one process and of several: each comes to its turn."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from agent_party import Agent, Party
+from agent_party.actors.events import Received, Sent
+from agent_party.actors.inbox import leave
+from agent_party.actors.packing import pack
+from agent_party.eventstore.backends.index_file import Row
+from agent_party.eventstore.reading import Commit
+from agent_party.eventstore.verify import MAX_GRANTS
+from tests.cli_kit import Cli
+from tests.unit.test_entities import Add, Tally
+from tests.unit.world import DEADLINE, World, a_world, until
+
+keeper = Agent("keeper", version="1")
+
+
+@pytest.fixture
+async def parties(cli: Cli) -> AsyncIterator[tuple[Party, ...]]:
+    """Two processes' worth of one party."""
+    first, second = (Party.open(agents=[keeper], runtime="local", person="ada") for _ in range(2))
+    async with first as one, second as other:
+        yield one, other
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with a_world() as world:
+        yield world
+
+
+async def test_put_under_one_request_id(parties: tuple[Party, ...]) -> None:
+    for number in range(3):
+        puts = (party.artifacts.put("page", b"words", request_id=f"r{number}") for party in parties * 4)
+        assert len({kept.source for kept in await asyncio.gather(*puts)}) == 1
+    await parties[0].stack.log.refresh()
+    assert len(parties[0].stack.log.streams("artifact/")) == 3
+
+
+async def test_remember_for_one_agent(parties: tuple[Party, ...]) -> None:
+    await asyncio.gather(
+        *(
+            party.runtime.remember("keeper", f"{who} {number}", pack(number, "it"), bytes([who, number]) * 8)
+            for who, party in enumerate(parties)
+            for number in range(8)
+        )
+    )
+    assert len(await parties[0].agent("keeper").memory()) == 16
+
+
+async def test_commands_for_one_entity(world: World) -> None:
+    hosts = [(await world.process()).host for _ in range(2)]
+    replies = await asyncio.gather(
+        *(
+            host.send(Tally, "t", Add(1), bytes([who, number]) * 8, DEADLINE)
+            for who, host in enumerate(hosts)
+            for number in range(8)
+        )
+    )
+    assert sorted(reply.state.total for reply in replies) == list(range(1, 17))
+
+
+async def test_messages_for_one_task(world: World) -> None:
+    """Far more at once than an inbox may have writers, and some of another process."""
+    many, few = [await world.process() for _ in range(2)]
+    senders = [many] * (MAX_GRANTS + 50) + [few] * 8
+    messages = [Sent(Received("signal", "go", pack(n, "it"), n.to_bytes(16))) for n in range(len(senders))]
+    pairs = zip(senders, messages, strict=True)
+    await asyncio.gather(*(leave(sender.log, sender.doorman, "task/x", message) for sender, message in pairs))
+    there = [event.message.id for commit in await few.commits("inbox/task/x") for event in commit.events]
+    assert sorted(there) == [one.message.id for one in messages]
+
+
+async def test_messages_that_nobody_here_can_take_are_looked_through_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that has not the task's code, and watches the inbox only to see whether the task is cancelled."""
+    sender, watcher = [await world.process() for _ in range(2)]
+    genuine, opened, count = watcher.log.commits, 0, 60
+
+    async def commits(rows: Sequence[Row], *, lenient: bool = False) -> list[Commit]:
+        nonlocal opened
+        opened += len(rows)
+        return await genuine(rows, lenient=lenient)
+
+    async def looked() -> None:
+        await watcher.log.refresh()
+        await until(lambda: not watcher.host._supervisor._background)
+
+    async def sent(number: int) -> None:
+        message = Received("signal", "go", pack(number, "it"), number.to_bytes(16))
+        await leave(sender.log, sender.doorman, "task/x", Sent(message))
+
+    monkeypatch.setattr(watcher.log, "commits", commits)
+    for number in range(count):
+        await sent(number)
+        await looked()
+    one_by_one, opened = opened, 0
+    for number in range(count, 2 * count):
+        await sent(number)
+    await looked()
+    assert count <= one_by_one <= 4 * count, "or each was read again at each that came after it"
+    assert count <= opened <= 4 * count, "or each of those that came at once was a reason to read all"

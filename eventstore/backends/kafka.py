@@ -98,8 +98,8 @@ class KafkaTape:
         The place of the last of them, 0 if it is not told.
         """
         await self._make()
-        self.reader.look_ahead(lane, after)
-        self.reader.stands(lane, end := await self.producer.send(lane, records))
+        end = await self.producer.send(lane, records, lambda: self.reader.look_ahead(lane, after))
+        self.reader.stands(lane, end)
         return end
 
     def append_at_once(self, lane: int, records: Sequence[bytes], after: Entry) -> Attempt | None:

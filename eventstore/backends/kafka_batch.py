@@ -16,8 +16,9 @@ from ..errors import StoreCorruptError
 from ..tape import Entry
 from .kafka_founding import SIZE, is_founding
 
-MAX_BATCH = 1_000_000
-"""Bytes of a batch with several records; one with a single record may be as large as the format's largest record."""
+MAX_BATCH = 64 * 1024
+"""Bytes of a batch with several records: a broker hands out none less, and whoever wants one record gets them all. One
+with a single record may be as large as the format's largest record."""
 MAX_BYTES = 1_048_588
 """What a topic must admit: the largest record, its frame, and room to spare. Kafka's own default."""
 _HEAD = struct.Struct(">qiibIhiqqqhii")
@@ -44,7 +45,7 @@ class Sent:
     values it was built from."""
 
     def __init__(self, batch: bytes, records: Sequence[bytes]) -> None:
-        self.made, self.records = memoryview(batch)[_MAGIC:], records
+        self.batch, self.made, self.records = batch, memoryview(batch)[_MAGIC:], records
         self.founds = SIZE in map(len, records)
 
     def is_at(self, raw: bytes, first: int, last: int) -> bool:
@@ -73,15 +74,15 @@ def parsed(
     where: str,
     *,
     foundings: bool = False,
-    own: Sent | None = None,
+    own: Sequence[Sent] = (),
     only: Sequence[int] | None = None,
 ) -> Page:
     """The entries from an offset on, in what a broker answered: whole batches, the last of which may be cut off.
 
-    ``foundings``: give the messages that found a log too, which are no entries. ``own``: a batch that may be among
-    them. One that has the same bytes has the same entries, for they depend on nothing else: so it is compared, byte
-    for byte, and neither summed nor taken apart a second time. ``only``: the places, in order, of the entries that are
-    wanted. Batches are then taken apart as far as that, and not summed: whoever asks for a place knows what was there.
+    ``foundings``: give the messages that found a log too, which are no entries. ``own``: batches that may be
+    among them. One that has the same bytes has the same entries, for they depend on nothing else: so it is compared,
+    byte for byte, and neither summed nor taken apart a second time. ``only``: the places, in order, of the entries
+    that are wanted. Batches are then taken apart as far as that, and not summed: whoever asks for a place knows what was there.
     """
     entries, epochs = list[Entry](), list[int]()
     at, after, began = 0, offset, None
@@ -97,8 +98,8 @@ def parsed(
             found = _some(memoryview(raw)[at:end], last, magic, attributes, wanted) if wanted else []
             entries += found
             epochs += [epoch] * len(found)
-        elif own and base >= offset and own.is_at(raw, at, end):
-            found = list(map(_entry, zip(range(base + 1, last + 1), own.records, strict=True)))
+        elif base >= offset and (sent := next((one for one in own if one.is_at(raw, at, end)), None)):
+            found = list(map(_entry, zip(range(base + 1, last + 1), sent.records, strict=True)))
             entries += found
             epochs += [epoch] * len(found)
         elif last > offset and not (magic == 2 and attributes & _CONTROL):

@@ -23,13 +23,13 @@ _UNCOMMITTED, _EARLIEST, _LATEST = 0, -2, -1
 class Fetching:
     """Asks leaders for pages. ``ends``: the furthest end of each lane that a leader has told.
 
-    ``own``: of each lane the batch that this process has sent last, until it is read back.
+    ``own``: of each lane the batches that this process has sent last, until they are read back.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.ends: dict[int, int] = {}
-        self.own: dict[int, Sent] = {}
+        self.own: dict[int, list[Sent]] = {}
 
     def where(self, lane: int) -> str:
         """The lane, for messages."""
@@ -66,9 +66,9 @@ class Fetching:
         self, lane: int, answer: Answer, offset: int, *, foundings: bool = False, only: Sequence[int] | None = None
     ) -> Page:
         """The page from an offset on that a leader has answered."""
-        own = self.own.get(lane) if only is None else None
+        own = self.own.get(lane, []) if only is None else []
         page = parsed(answer.raw, offset, self.where(lane), foundings=foundings, own=own, only=only)
-        if own and page.entries and page.entries[-1].raw is own.records[-1]:
+        if own and page.entries and page.entries[-1].raw is own[-1].records[-1]:
             del self.own[lane]
         return page
 

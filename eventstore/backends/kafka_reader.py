@@ -11,7 +11,7 @@ is handed out: the same bytes, written under the same epoch, mean the same lane 
 import asyncio
 import contextlib
 import hashlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Sequence
 
 from ..errors import LogRolledBack, StoreError
@@ -59,6 +59,36 @@ class _Cursor:
         if self.ready:
             return self.ready[-1].place, _hash(self.ready[-1]), self.epochs[-1]
         return (self.after, *self.last) if self.last else None
+
+
+class _Wanted:
+    """Places of a lane, in order, that several questions fetch between them. ``found``: what has come so far."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self.places, self.found = places, dict[int, Entry]()
+        self._left, self._reach = [places], 0
+
+    def claim(self) -> Sequence[int]:
+        """Places that nobody asks for, as many as one answer is likely to bring; none if none are left."""
+        while self._left:
+            left = self._left.pop()
+            begin = next((at for at, place in enumerate(left) if place not in self.found), len(left))
+            if begin < len(left):
+                end = bisect_right(left, left[begin] + self._reach)
+                self._left.append(left[end:])
+                return left[begin:end]
+        return []
+
+    def behind(self, place: int) -> Sequence[int]:
+        """A place, and those that may come with it."""
+        begin = bisect_left(self.places, place)
+        return self.places[begin : begin + _MANY]
+
+    def came(self, claimed: Sequence[int], page: Page) -> None:
+        """An answer to a question. What was claimed and did not come is there for others to claim."""
+        self.found |= {entry.place: entry for entry in page.entries}
+        self._left.append([place for place in claimed if place not in self.found])
+        self._reach = page.next - claimed[0]
 
 
 class Reader:
@@ -173,21 +203,28 @@ class Reader:
 
     async def fetch(self, lane: int, places: Sequence[int]) -> list[Entry]:
         """The entries at these places, in the order asked; `LogRolledBack` for one that is gone."""
-        found: dict[int, Entry] = {}
-        left, reach = sorted(set(places)), 0
-        while left:
-            begins = _begins(left, reach)
-            pages = await asyncio.gather(*[self._from(lane, left[begin : begin + _MANY]) for begin in begins])
-            found |= {entry.place: entry for page in pages for entry in page.entries}
-            reach = max(page.next - left[begin] for begin, page in zip(begins, pages, strict=True))
-            left = [place for place in left if place not in found]
-        return [found[place] for place in places]
+        wanted = _Wanted(sorted(set(places)))
+        await self._ask_for(lane, wanted, wanted.claim())  # only an answer tells how far one reaches
+        if len(wanted.found) < len(wanted.places):
+            asking = [asyncio.create_task(self._ask_for_all(lane, wanted)) for _ in range(_AT_ONCE)]
+            try:
+                await asyncio.gather(*asking)
+            finally:
+                for task in asking:
+                    task.cancel()
+        return [wanted.found[place] for place in places]
 
-    async def _from(self, lane: int, places: Sequence[int]) -> Page:
+    async def _ask_for_all(self, lane: int, wanted: _Wanted) -> None:
+        """One question after the other, until there is no place left that nobody asks for."""
+        while claimed := wanted.claim():
+            await self._ask_for(lane, wanted, claimed)
+
+    async def _ask_for(self, lane: int, wanted: _Wanted, claimed: Sequence[int]) -> None:
         """The entry at the first of these places, and as many of the others as one question brings."""
+        places, epoch = wanted.behind(claimed[0]), self._epochs.get(lane, -1)
         near = len(places) > 1 and places[1] - places[0] <= _NEIGHBOURS
         most = PAGE // 4 if near else 1
-        return await self.fetching.places(lane, places, most=most, epoch=self._epochs.get(lane, -1))
+        wanted.came(claimed, await self.fetching.places(lane, places, most=most, epoch=epoch))
 
     async def wait(self, lane: int, after: int, timeout: float) -> None:
         """Return soon after something stands behind a place, or when ``timeout`` seconds have passed."""
@@ -265,18 +302,6 @@ class Reader:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _begins(places: Sequence[int], reach: int) -> list[int]:
-    """Which of these places to ask for at once, if each answer brings what stands up to ``reach`` places on; 0: nobody
-    knows yet."""
-    begins = [0]
-    while reach and len(begins) < _AT_ONCE:
-        next_one = bisect_right(places, places[begins[-1]] + reach)
-        if next_one == len(places):
-            break
-        begins.append(next_one)
-    return begins
 
 
 def _hash(entry: Entry) -> bytes:

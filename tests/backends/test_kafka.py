@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,7 +230,7 @@ async def test_a_record_in_the_wrong_partition_is_not_accepted_where_it_would_co
     tape = wide.opened[0]
     send = tape.producer.send
 
-    async def astray(to: int, records: list[bytes]) -> int:
+    async def astray(to: int, records: list[bytes], _: Any) -> int:
         """The first time; what is sent again stays here."""
         if caught:
             return 0
@@ -259,7 +260,7 @@ async def test_a_record_counts_whatever_kafka_says_around_it(site: Site, wide: P
     tape = wide.opened[0]
     send = tape.producer.send
 
-    async def keep(to: int, records: list[bytes]) -> int:
+    async def keep(to: int, records: list[bytes], _: Any) -> int:
         caught.extend(records)
         return 0
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from agent_party.eventstore.backends import kafka_batch
 from agent_party.eventstore.backends import kafka_errors as codes
 from agent_party.eventstore.backends.kafka import KafkaTape
+from agent_party.eventstore.backends.kafka_batch import MAX_BATCH
 from agent_party.eventstore.errors import StoreBusyError, StoreError
 from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Log, Writer
@@ -74,14 +76,14 @@ def request_lost(tape: KafkaTape, times: int) -> None:
     tape.client.send = lossy  # type: ignore[method-assign]
 
 
-def answered(tape: KafkaTape, code: int, times: int, *, placed: bool) -> None:
-    """A broker answers with an error, having placed the records or not."""
-    sent, left = tape.producer._sent, [times]
+def answered(tape: KafkaTape, code: int, times: int, *, placed: bool, after: int = 0) -> None:
+    """A broker answers with an error, ``after`` so many right answers, having placed the records or not."""
+    sent, left = tape.producer._sent, [after + times]
 
     async def wrong(lane: int, batch: bytes, until: float) -> tuple[int, int]:
-        if left[0] <= 0:
-            return await sent(lane, batch, until)
         left[0] -= 1
+        if not 0 <= left[0] < times:
+            return await sent(lane, batch, until)
         if placed:
             await sent(lane, batch, until)
         return code, -1
@@ -192,3 +194,110 @@ async def test_the_largest_records_and_more_than_a_batch_holds(tape: KafkaTape) 
     many = [n.to_bytes(4) * 2_000 for n in range(400)]
     await tape.append(0, largest + many, START)
     assert [entry.raw for entry in await all_entries(tape)] == largest + many
+
+
+# Several batches on their way at once
+
+BURST = [n.to_bytes(2) * (MAX_BATCH // 8) for n in range(14)]
+"""Records of which a batch takes three: five batches."""
+
+
+async def batches(tape: KafkaTape, lane: int = 0) -> list[tuple[int, int]]:
+    """How many records each batch of a lane holds, and how many bytes it has, as they lie in the topic."""
+    found, offset = list[tuple[int, int]](), 0
+    while True:
+        node = await tape.client.leader(lane, asyncio.get_running_loop().time() + 5)
+        raw = (await tape.reader.fetching.ask(node, {lane: offset}, 1 << 20, 0, "test"))[lane].raw
+        if not raw:
+            return found
+        at = 0
+        while at < len(raw) and at + 12 + (size := int.from_bytes(raw[at + 8 : at + 12])) <= len(raw):
+            count = int.from_bytes(raw[at + 23 : at + 27]) + 1
+            found.append((count, 12 + size))
+            at, offset = at + 12 + size, offset + count
+
+
+async def test_a_burst_lies_in_batches_of_bounded_size(log: Log, site: Site) -> None:
+    """Whoever wants one record of a stream gets the whole batch in which it lies."""
+    writers = [await Issuer(log).writer(f"note/{n}") for n in range(40)]
+    await asyncio.gather(*(log.append(writer, notes("x" * 8_000), expected=0) for writer in writers))
+    lying = await batches(of(log))
+    assert sum(size for _, size in lying) > 4 * MAX_BATCH
+    assert all(size <= MAX_BATCH for count, size in lying if count > 1)
+    assert max(count for count, size in lying if size > MAX_BATCH // 2) > 1
+    fresh = await site.open("fresh.db")
+    assert [len((await truth_of(fresh)).data(f"note/{n}")) for n in range(40)] == [1] * 40
+
+
+async def test_a_commit_that_is_larger_than_a_batch_has_one_of_its_own(tape: KafkaTape) -> None:
+    records = [b"small", bytes(MAX_BATCH + 1), b"small too"]
+    await tape.append(0, records, START)
+    assert [count for count, _ in await batches(tape)] == [1, 1, 1]
+    assert [entry.raw for entry in await all_entries(tape)] == records
+
+
+@pytest.mark.parametrize("code", sorted(codes.AGAIN))
+@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("placed", [True, False], ids=["placed", "not placed"])
+async def test_one_batch_of_several_is_sent_again_and_those_behind_it(
+    tape: KafkaTape, code: int, after: int, placed: bool
+) -> None:
+    """With the same numbers: where it did not stand, the others could not follow it."""
+    await tape.append(0, [b"before"], START)
+    answered(tape, code, 1, placed=placed, after=after)
+    await tape.append(0, BURST, START)
+    assert tape.producer.made == 1
+    assert [entry.raw for entry in await all_entries(tape)] == [b"before", *BURST]
+
+
+@pytest.mark.parametrize("harm", [answer_lost, request_lost])
+async def test_one_answer_of_several_that_does_not_come_is_indefinite(tape: KafkaTape, harm: Harm) -> None:
+    await tape.append(0, [b"before"], START)
+    harm(tape, 1)
+    with pytest.raises(Indefinite):
+        await tape.append(0, BURST, START)
+    await tape.append(0, [b"after"], START)
+    assert tape.producer.made == 2
+    raws = [entry.raw for entry in await all_entries(tape)]
+    assert (raws[0], raws[-1]) == (b"before", b"after")
+    assert raws[1:-1] == (BURST[:12] if harm is answer_lost else [])
+
+
+async def test_several_batches_whose_numbers_were_lost(tape: KafkaTape) -> None:
+    await tape.append(0, [b"one"], START)
+    assert tape.producer._producer
+    tape.producer._producer.numbers[0] = 1_000
+    await tape.append(0, BURST, START)
+    assert tape.producer.made == 2
+    assert [entry.raw for entry in await all_entries(tape)] == [b"one", *BURST]
+
+
+@pytest.mark.parametrize("code", [codes.NOT_LEADER, codes.NOT_ENOUGH_REPLICAS])
+async def test_batches_never_stand_in_another_order_without_doubt(tape: KafkaTape, code: int) -> None:
+    """A broker that knows nothing of a producer takes any number from it: also the second batch without the first."""
+    answered(tape, code, 1, placed=False)
+    with pytest.raises(Indefinite):
+        await tape.append(0, BURST, START)
+
+
+@pytest.mark.parametrize("after", [0, 2])
+async def test_a_refusal_of_one_of_several_is_doubt_if_others_stand(tape: KafkaTape, after: int) -> None:
+    await tape.append(0, [b"before"], START)
+    answered(tape, 29, 1, placed=False, after=after)
+    with pytest.raises(StoreError) as caught:
+        await tape.append(0, BURST, START)
+    assert isinstance(caught.value, Indefinite) == (after > 0)
+    assert [entry.raw for entry in await all_entries(tape)] == [b"before", *BURST[: after * 3]]
+
+
+async def test_large_batches_of_before_are_read_as_ever(topic: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(kafka_batch, "MAX_BATCH", 1_000_000)
+        await topic().append(0, BURST, START)
+    tape = topic()
+    await tape.append(0, BURST[::-1], START)
+    assert (await batches(tape))[0][0] == len(BURST)
+    found = await all_entries(tape)
+    assert [entry.raw for entry in found] == [*BURST, *BURST[::-1]]
+    wanted = found[1::4]
+    assert await topic().fetch(0, [entry.place for entry in wanted]) == wanted

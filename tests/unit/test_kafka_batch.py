@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from agent_party.eventstore.backends.kafka_batch import MAX_BATCH, Sent, built, parsed, stamped
 from agent_party.eventstore.backends.kafka_founding import Founding, founded, founding, is_founding
 from agent_party.eventstore.errors import StoreCorruptError
-from agent_party.eventstore.verify import Malformed, identity, parse
+from agent_party.eventstore.verify import MAX_RECORD, Malformed, identity, parse
 
 LOG = identity(bytes(32), 1_024, bytes(32))
 FOUNDING = founding(LOG, 12, bytes(16))
@@ -42,16 +42,18 @@ def test_what_was_packed_is_unpacked(values: list[bytes], offset: int) -> None:
     st.integers(0, 4),
     st.booleans(),
 )
-def test_a_batch_of_ones_own_is_what_it_is_for_everybody(
+def test_batches_of_ones_own_are_what_they_are_for_everybody(
     values: list[bytes], before: int, after: int, others: bool
 ) -> None:
-    """Wherever it stands: also where another batch stands that is as long, and in its place."""
+    """Wherever they stand: also where another batch stands that is as long, and in their place."""
     raw = bytes(built(values, 7, 0, 0)[0])
     stood = bytes(built(values[::-1], 7, 0, 0)[0]) if others else raw
     first = b"".join(batch(b"%d" % number, offset=number) for number in range(before))
     whole = first + at(stood, before, 3)
-    whole += b"".join(batch(b"z", offset=before + len(values) + number) for number in range(after))
-    own = Sent(raw, values)
+    next_one = bytes(built(values, 7, 0, len(values))[0])
+    whole += at(next_one, before + len(values), 3)
+    whole += b"".join(batch(b"z", offset=before + 2 * len(values) + number) for number in range(after))
+    own = [Sent(raw, values), Sent(next_one, values)]
     for offset in range(before + 2):
         assert parsed(whole, offset, "here", own=own) == parsed(whole, offset, "here")
 
@@ -62,9 +64,8 @@ def test_a_batch_of_ones_own_that_came_back_changed_is_seen(place: int) -> None:
     raw = bytes(built(values, 7, 0, 0)[0])
     where = 17 + place % (len(raw) - 17)
     changed = raw[:where] + bytes([raw[where] ^ 1]) + raw[where + 1 :]
-    own = Sent(raw, values)
     try:
-        page = parsed(changed, 0, "here", own=own)
+        page = parsed(changed, 0, "here", own=[Sent(raw, values)])
     except StoreCorruptError:
         return
     assert [entry.raw for entry in page.entries] != values  # a bit that makes it another kind of batch
@@ -92,9 +93,16 @@ def test_what_is_torn_is_one_foreign_entry_for_whoever_wants_its_last_place() ->
 
 
 def test_a_batch_takes_what_fits_and_at_least_one() -> None:
-    values = [bytes(400_000)] * 4
+    values = [bytes(MAX_BATCH * 2 // 5)] * 4
     assert built(values, 7, 0, 0)[1] == 2
-    assert built([bytes(MAX_BATCH)], 7, 0, 0)[1] == 1
+    assert built([bytes(MAX_RECORD)] * 2, 7, 0, 0)[1] == 1
+
+
+@given(st.lists(st.integers(0, MAX_BATCH + 100), min_size=1, max_size=20))
+def test_no_batch_of_several_records_is_larger_than_the_bound(sizes: list[int]) -> None:
+    raw, count = built([bytes(size) for size in sizes], 7, 0, 0)
+    assert count == 1 or len(raw) <= MAX_BATCH
+    assert count == len(sizes) or sum(sizes[: count + 1]) + 100 * (count + 2) > MAX_BATCH
 
 
 @given(st.integers(0, 6), st.integers(0, 400))

@@ -82,7 +82,8 @@ def parsed(
     ``foundings``: give the messages that found a log too, which are no entries. ``own``: batches that may be
     among them. One that has the same bytes has the same entries, for they depend on nothing else: so it is compared,
     byte for byte, and neither summed nor taken apart a second time. ``only``: the places, in order, of the entries
-    that are wanted. Batches are then taken apart as far as that, and not summed: whoever asks for a place knows what was there.
+    that are wanted. Batches are then taken apart as far as that, and not summed: whoever asks for a place knows what
+    was there.
     """
     entries, epochs = list[Entry](), list[int]()
     at, after, began = 0, offset, None

@@ -45,7 +45,7 @@ class Sent:
     values it was built from."""
 
     def __init__(self, batch: bytes, records: Sequence[bytes]) -> None:
-        self.batch, self.made, self.records = batch, memoryview(batch)[_MAGIC:], records
+        self.made, self.records = memoryview(batch)[_MAGIC:], records
         self.founds = SIZE in map(len, records)
 
     def is_at(self, raw: bytes, first: int, last: int) -> bool:

@@ -16,13 +16,8 @@ from .kafka_batch import Sent, built
 from .kafka_client import Client, NotSent, sending
 from .kafka_wire import Placed, produce
 
-_AT_ONCE = 4
-"""Batches of a lane that are on their way at once. A broker knows a repeated one while it is among the last five."""
 _BROKER_PATIENCE = 4_000
 """Milliseconds for which a leader waits for its followers; less than a request may take."""
-
-Said = tuple[int, int] | BaseException
-"""What came of sending a batch once: the leader's error code and the batch's first offset, or what was raised."""
 
 
 class _Producer(NamedTuple):
@@ -53,96 +48,43 @@ class Producer:
             self._lanes[lane] = asyncio.Lock()
         async with self._lanes[lane]:
             until, end, rest = asyncio.get_running_loop().time() + self._client.deadline, 0, list(records)
+            self.latest[lane] = sent = list[Sent]()
             while rest:
                 producer = await self._made()
-                batches = self._batches(lane, rest, producer)
-                last = sum(len(batch.records) for batch in batches) == len(rest)
+                number = producer.numbers.get(lane, 0)
+                batch, count = built(rest, producer.id, producer.epoch, number)
+                sent.append(Sent(batch, rest[:count]))
+                if leaving and count == len(rest):
+                    leaving()
                 try:
-                    said = await self._said(lane, batches, until, leaving if last else None)
-                    end, placed = await self._all_placed(lane, batches, said, producer, until)
-                except asyncio.CancelledError:
-                    self._give_up(producer)
-                    raise
+                    end = await self._placed(lane, batch, producer, until)
+                except _Lost:
+                    continue
                 except Indefinite:
                     raise
                 except StoreError as error:
                     if len(rest) == len(records):
                         raise
                     raise Indefinite(f"the first {len(records) - len(rest)} records were placed: {error}") from error
-                rest = rest[placed:]
+                producer.numbers[lane] = (number + count) & 0x7FFFFFFF
+                end, rest = end + count if end >= 0 else 0, rest[count:]
             return end
 
-    def _batches(self, lane: int, records: Sequence[bytes], producer: _Producer) -> list[Sent]:
-        """The next batches to send, with their numbers."""
-        number, begin, made = producer.numbers.get(lane, 0), 0, list[Sent]()
-        while begin < len(records) and len(made) < _AT_ONCE:
-            batch, count = built(records[begin:], producer.id, producer.epoch, number)
-            made.append(Sent(batch, records[begin : begin + count]))
-            number, begin = _behind(number, count), begin + count
-        self.latest[lane] = made
-        return made
-
-    async def _said(
-        self, lane: int, batches: Sequence[Sent], until: float, leaving: Callable[[], None] | None
-    ) -> list[Said]:
-        """What is said to batches that leave one behind the other, without waiting for an answer."""
-        sending = [self._sent(lane, batch.batch, until) for batch in batches]
-        tasks = [asyncio.create_task(one) for one in sending] if len(sending) > 1 else []
-        if leaving:
-            leaving()
-        if tasks:
-            return await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            return [await sending[0]]
-        except StoreError as error:
-            return [error]
-
-    async def _all_placed(
-        self, lane: int, batches: Sequence[Sent], said: Sequence[Said], producer: _Producer, until: float
-    ) -> tuple[int, int]:
-        """Send again, in order, what was not taken at first. The offset behind the last, 0 if it is not told; and how
-        many records were placed: not all, where the brokers lost track and others must be numbered anew."""
-        end, placed, gap = 0, 0, False
-        for number, (batch, first) in enumerate(zip(batches, said, strict=True)):
-            try:
-                offset = await self._placed(lane, batch.batch, producer, until, first, gap=gap)
-            except (_Lost, StoreError) as error:
-                if any(map(_may_stand, said[number + 1 :])) or (placed and not isinstance(error, _Lost)):
-                    raise Indefinite(f"{self._where(lane)}: others of the same append stand ({error})") from error
-                if isinstance(error, _Lost):
-                    return end, placed
-                raise
-            count, gap = len(batch.records), gap or first != (0, offset)
-            producer.numbers[lane] = _behind(producer.numbers.get(lane, 0), count)
-            end, placed = offset + count if offset >= 0 else 0, placed + count
-        return end, placed
-
-    async def _placed(
-        self, lane: int, batch: bytes, producer: _Producer, until: float, said: Said, *, gap: bool
-    ) -> int:
-        """Send one batch until the brokers have it, after what was said to it already. Its first offset, or -1.
-
-        ``gap``: one before it was not taken at first, so that the numbers of this one could not follow.
-        """
+    async def _placed(self, lane: int, batch: bytes, producer: _Producer, until: float) -> int:
+        """Send one batch until the brokers have it. Its first offset, or -1."""
         unsure: str = ""
         try:
             while True:
-                if isinstance(said, BaseException):
-                    raise said
-                code, offset = said
+                code, offset = await self._sent(lane, batch, until)
                 if code == 0:
                     return offset
                 if code == codes.DUPLICATE_SEQUENCE:
                     return -1
-                if code in codes.NEW_PRODUCER and gap:
-                    gap, said = False, await self._sent(lane, batch, until)
-                    continue
                 if code in codes.NEW_PRODUCER and not unsure:
                     raise _Lost
                 if code in codes.UNSURE or code in codes.NEW_PRODUCER:
                     unsure = str(codes.refused(code, self._where(lane)))
                 await self._client.pause(until, code, self._where(lane))
-                said = await self._sent(lane, batch, until)
         except _Lost:
             self._give_up(producer)
             raise
@@ -186,15 +128,3 @@ class Producer:
 
 class _Lost(Exception):
     """The brokers have lost track of this producer's numbers, and nothing was placed."""
-
-
-def _behind(number: int, count: int) -> int:
-    """The number that follows so many records."""
-    return (number + count) & 0x7FFFFFFF
-
-
-def _may_stand(said: Said) -> bool:
-    """Whether a batch may have been placed, or may be later."""
-    if isinstance(said, BaseException):
-        return isinstance(said, Indefinite) or not isinstance(said, StoreError)
-    return said[0] in (0, codes.DUPLICATE_SEQUENCE) or said[0] in codes.UNSURE

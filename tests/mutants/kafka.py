@@ -34,20 +34,6 @@ KAFKA = (
         _PRODUCER,
     ),
     Mutant(
-        "kafka-what-left-with-it-may-stand",
-        "eventstore/backends/kafka_producer.py",
-        "                if any(map(_may_stand, said[number + 1 :])) or (placed and not isinstance(error, _Lost)):\n",
-        "                if placed and not isinstance(error, _Lost):\n",
-        _PRODUCER,
-    ),
-    Mutant(
-        "kafka-a-gap-is-filled-with-the-same-numbers",
-        "eventstore/backends/kafka_producer.py",
-        "            count, gap = len(batch.records), gap or first != (0, offset)\n",
-        "            count = len(batch.records)\n",
-        _PRODUCER,
-    ),
-    Mutant(
         "kafka-compressed-is-foreign",
         "eventstore/backends/kafka_batch.py",
         "    if magic != 2 or attributes & _CODEC:\n",

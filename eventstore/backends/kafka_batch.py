@@ -16,7 +16,7 @@ from ..errors import StoreCorruptError
 from ..tape import Entry
 from .kafka_founding import SIZE, is_founding
 
-MAX_BATCH = 64 * 1024
+MAX_BATCH = 32 * 1024
 """Bytes of a batch with several records: a broker hands out none less, and whoever wants one record gets them all. One
 with a single record may be as large as the format's largest record."""
 MAX_BYTES = 1_048_588
@@ -135,12 +135,12 @@ def stamped(raw: bytes, offset: int) -> tuple[int, list[tuple[float, bytes]]]:
 
 def _some(batch: memoryview, last: int, magic: int, attributes: int, places: Sequence[int]) -> list[Entry]:
     """Those of a batch's entries that stand at these places."""
-    from aiokafka.errors import KafkaError
-    from aiokafka.record.default_records import DefaultRecordBatch
-
     if magic == 2 and attributes & _CONTROL:
         return []
     if magic == 2 and not attributes & _CODEC:
+        from aiokafka.errors import KafkaError
+        from aiokafka.record.default_records import DefaultRecordBatch
+
         found, wanted, records = list[Entry](), set(places), iter(DefaultRecordBatch(batch))
         with contextlib.suppress(KafkaError, ValueError, UnicodeDecodeError):
             while len(found) < len(places) and (record := next(records, None)):

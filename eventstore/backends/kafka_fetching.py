@@ -14,7 +14,8 @@ from .kafka_batch import Page, Sent, parsed, stamped
 from .kafka_client import Client, NotSent
 from .kafka_wire import Answer, fetch
 
-PAGE = 1 << 20
+PAGE, _NEIGHBOURS = 1 << 20, 64
+"""Bytes that are asked for at once; places between two that are fetched together rather than one by one."""
 """Bytes of a lane that are fetched at once; a larger batch comes whole."""
 _ALL = 16 << 20
 _UNCOMMITTED, _EARLIEST, _LATEST = 0, -2, -1
@@ -83,19 +84,38 @@ class Fetching:
                 offset, code = await self._bound(lane, _EARLIEST, until), codes.NOT_LEADER
             await self._client.pause(until, code, self.where(lane))
 
-    async def places(self, lane: int, places: Sequence[int], *, most: int = 1, epoch: int = -1) -> Page:
-        """The entry at the first of these places, and those at the others, in order, that came with it in ``most``
-        bytes or one batch; `LogRolledBack` if it is not there any more."""
+    async def places(self, lane: int, places: Sequence[int], *, epoch: int = -1) -> Page:
+        """The entry at the first of these places, and those at the others, in order, that came with it;
+        `LogRolledBack` if it is not there any more."""
         place = places[0]
         until = asyncio.get_running_loop().time() + self._client.deadline
         while True:
-            page = await self.page(lane, place - 1, most=most, epoch=epoch, only=places)
+            page = await self.page(lane, place - 1, most=_most_for(places), epoch=epoch, only=places)
             if page.entries and page.entries[0].place == place:
                 return page
             if page.epoch is not None:
                 raise LogRolledBack(f"{self.where(lane)}: the record at place {place} is gone, others are there")
             await self.look_at_range(lane, place, epoch, until)  # a new leader shows what it has only by and by
             await self._client.pause(until, codes.NOT_LEADER, self.where(lane))
+
+    async def several(self, lane: int, many: Sequence[Sequence[int]]) -> list[Page | None]:
+        """As `places`, for several at once. None for those that are to be asked for alone, whatever the reason is."""
+        until = asyncio.get_running_loop().time() + self._client.deadline
+        node, topic = await self._client.leader(lane, until), self._client.address.topic
+        asked = [fetch(topic, {lane: places[0] - 1}, _most_for(places), 0, all_lanes=_ALL) for places in many]
+        try:
+            answers = await self._client.send_all(node, asked, ("fetch", False))
+        except (NotSent, OSError, TimeoutError, self._client.error()):
+            return [None] * len(many)
+        return [self._found(lane, places, found.get(lane)) for places, found in zip(many, answers, strict=True)]
+
+    def _found(self, lane: int, places: Sequence[int], answer: Answer | None) -> Page | None:
+        """What an answer brings, if the first of these places is in it."""
+        if not answer or answer.code:
+            return None
+        self.learn(lane, answer)
+        page = self.parsed(lane, answer, places[0] - 1, only=places)
+        return page if page.entries and page.entries[0].place == places[0] else None
 
     async def _once(
         self, lane: int, offset: int, most: int, hold: float, channel: Hashable, until: float
@@ -185,3 +205,8 @@ class Fetching:
             f"{self.where(lane)} begins at offset {start}: what stood before was deleted by retention or by hand, and "
             "with it a part of the log. Stop every writer, see docs/kafka.md"
         )
+
+
+def _most_for(places: Sequence[int]) -> int:
+    """How many bytes to ask for at the first of some places: one batch, unless the others are near."""
+    return PAGE // 4 if len(places) > 1 and places[1] - places[0] <= _NEIGHBOURS else 1

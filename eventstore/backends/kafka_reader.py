@@ -27,10 +27,8 @@ _HOLD = 0.1
 """Seconds for which a leader holds back an answer while there is nothing."""
 _LITTLE = 64 * 1024
 """Bytes of entries below which the next page is fetched too, if it is known that there is one."""
-_NEIGHBOURS = 64
-"""Places between two that are fetched together rather than one by one."""
-_AT_ONCE, _MANY = 4, 2_000
-"""Questions for single places that are on their way at once; places that one may bring."""
+_AT_ONCE, _PIECES, _MANY = 8, 2, 2_000
+"""Questions for places that leave in one piece; such pieces on their way at once; places that an answer may bring."""
 _LAST_LOOK = 0.5
 """Seconds before a read is too late, in which it is asked whether what it waits for is gone."""
 _RETRY, _READING = 0.2, 0.002
@@ -206,7 +204,7 @@ class Reader:
         wanted = _Wanted(sorted(set(places)))
         await self._ask_for(lane, wanted, wanted.claim())  # only an answer tells how far one reaches
         if len(wanted.found) < len(wanted.places):
-            asking = [asyncio.create_task(self._ask_for_all(lane, wanted)) for _ in range(_AT_ONCE)]
+            asking = [asyncio.create_task(self._ask_for_all(lane, wanted)) for _ in range(_PIECES)]
             try:
                 await asyncio.gather(*asking)
             finally:
@@ -215,16 +213,19 @@ class Reader:
         return [wanted.found[place] for place in places]
 
     async def _ask_for_all(self, lane: int, wanted: _Wanted) -> None:
-        """One question after the other, until there is no place left that nobody asks for."""
-        while claimed := wanted.claim():
-            await self._ask_for(lane, wanted, claimed)
+        """A few questions after the other, until there is no place left that nobody asks for."""
+        while many := [claimed for _ in range(_AT_ONCE) if (claimed := wanted.claim())]:
+            pages = await self.fetching.several(lane, [wanted.behind(claimed[0]) for claimed in many])
+            for claimed, page in zip(many, pages, strict=True):
+                if page:
+                    wanted.came(claimed, page)
+                else:
+                    await self._ask_for(lane, wanted, claimed)
 
     async def _ask_for(self, lane: int, wanted: _Wanted, claimed: Sequence[int]) -> None:
         """The entry at the first of these places, and as many of the others as one question brings."""
         places, epoch = wanted.behind(claimed[0]), self._epochs.get(lane, -1)
-        near = len(places) > 1 and places[1] - places[0] <= _NEIGHBOURS
-        most = PAGE // 4 if near else 1
-        wanted.came(claimed, await self.fetching.places(lane, places, most=most, epoch=epoch))
+        wanted.came(claimed, await self.fetching.places(lane, places, epoch=epoch))
 
     async def wait(self, lane: int, after: int, timeout: float) -> None:
         """Return soon after something stands behind a place, or when ``timeout`` seconds have passed."""

@@ -34,6 +34,20 @@ KAFKA = (
         _PRODUCER,
     ),
     Mutant(
+        "kafka-far-places-are-the-ones-asked-for",
+        "eventstore/backends/kafka_fetching.py",
+        "        return page if page.entries and page.entries[0].place == places[0] else None\n",
+        "        return page\n",
+        ("tests/backends/test_kafka_far.py",),
+    ),
+    Mutant(
+        "kafka-deleted-beginning-is-seen-from-afar",
+        "eventstore/backends/kafka_fetching.py",
+        "            return None\n        self.learn(lane, answer)\n",
+        "            return None\n",
+        ("tests/backends/test_kafka_far.py",),
+    ),
+    Mutant(
         "kafka-compressed-is-foreign",
         "eventstore/backends/kafka_batch.py",
         "    if magic != 2 or attributes & _CODEC:\n",

@@ -124,7 +124,9 @@ async def measured(url: str, tasks: int, rounds: int) -> list[Figure]:
             async def applied(graph: Neo4jGraph) -> None:
                 now = await graph.checkpoint(RELATIONSHIPS)
                 for after, changes in recorded.applied:
-                    assert (now := await graph.apply(RELATIONSHIPS, now, after, changes))
+                    stands = await graph.apply(RELATIONSHIPS, now, after, changes)
+                    assert stands
+                    now = stands
 
             async def sink() -> float:
                 return await projected(applied)

@@ -1,10 +1,12 @@
 """The Doorman: who may do what. For now: which process may write which stream, and whose key a person's is."""
 
-from collections.abc import Collection
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
 
 from ..eventstore.ambient import readable_id
 from ..eventstore.commit import SigningKey
-from ..eventstore.errors import KeyringError
+from ..eventstore.errors import GrantEndedError, KeyringError
 from ..eventstore.grants import Issuer
 from ..eventstore.log import Log, Writer
 from .activation import Folded
@@ -12,6 +14,14 @@ from .errors import MovedError, StatementError
 from .people import ROLES, STREAM, Roles
 
 _HOLDERS = 50_000
+
+
+class _Shared:
+    """A writer that several use. ``users``: how many do, or wait until it is there."""
+
+    def __init__(self) -> None:
+        self.users, self.turn = 0, asyncio.Lock()
+        self.writer: Writer | None = None
 
 
 class Doorman:
@@ -22,10 +32,32 @@ class Doorman:
         self._holders: dict[bytes, bytes] = {}
         self._named: dict[str | None, str] = {}
         self._people: Folded[dict[str, list[str]]] | None = None
+        self._shared: dict[str, _Shared] = {}
 
     async def writer(self, stream: str) -> Writer:
         """A fresh key, in this process's memory only, and the grant that lets it write the stream."""
         return await self.issuer.writer(stream, holder=self.holder)
+
+    @contextlib.asynccontextmanager
+    async def shared_writer(self, inbox: str) -> AsyncIterator[Writer]:
+        """A writer of an inbox, the same for all of this process who write there at the same time; the last one ends
+        its grant."""
+        shared = self._shared.setdefault(inbox, _Shared())
+        shared.users += 1
+        try:
+            async with shared.turn:
+                shared.writer = writer = shared.writer or await self.writer(inbox)
+            try:
+                yield writer
+            except GrantEndedError:
+                shared.writer = None if shared.writer is writer else shared.writer
+                raise
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                del self._shared[inbox]
+                if shared.writer:
+                    await self.release(shared.writer)
 
     async def successor(self, stream: str, grants: Collection[bytes]) -> Writer:
         """The same, if just these grants are in force on the stream; else `MovedError`: another was faster."""

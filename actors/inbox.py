@@ -15,11 +15,8 @@ async def leave(log: Log, doorman: Doorman, stream: str, event: Any) -> None:
     inbox = f"inbox/{stream}"
     for lost in range(TRIES):
         with contextlib.suppress(ControlRefusedError, GrantEndedError):  # as many write to it as may
-            writer = await doorman.writer(inbox)
-            try:
+            async with doorman.shared_writer(inbox) as writer:
                 await log.append(writer, [event], expected=None)
                 return
-            finally:
-                await doorman.release(writer)
         await give_way(log.ambient, lost)
     raise DeadlineError(f"many others write to {inbox} at once: try again")

@@ -53,6 +53,20 @@ SCALE = (
         _RACING,
     ),
     Mutant(
+        "one-writer-for-all-at-once",
+        "actors/doorman.py",
+        "shared.writer or await self.writer(inbox)",
+        "await self.writer(inbox)",
+        _RACING,
+    ),
+    Mutant(
+        "fenced-writer-is-given-up",
+        "actors/doorman.py",
+        "                shared.writer = None if shared.writer is writer else shared.writer\n",
+        "",
+        _RACING,
+    ),
+    Mutant(
         "left-wherever-the-inbox-is",
         "actors/inbox.py",
         "expected=None)",

@@ -14,7 +14,7 @@ from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import MAX_GRANTS
 from tests.cli_kit import Cli
 from tests.unit.test_entities import Add, Tally
-from tests.unit.world import DEADLINE, World, a_world, until
+from tests.unit.world import DEADLINE, Process, World, a_world, until
 
 keeper = Agent("keeper", version="1")
 
@@ -64,15 +64,56 @@ async def test_commands_for_one_entity(world: World) -> None:
     assert sorted(reply.state.total for reply in replies) == list(range(1, 17))
 
 
-async def test_messages_for_one_task(world: World) -> None:
-    """Far more at once than an inbox may have writers, and some of another process."""
-    many, few = [await world.process() for _ in range(2)]
-    senders = [many] * (MAX_GRANTS + 50) + [few] * 8
+async def leave_all(senders: Sequence[Process]) -> list[bytes]:
+    """Leave a message by each of them, at once; the ids of all, in order."""
     messages = [Sent(Received("signal", "go", pack(n, "it"), n.to_bytes(16))) for n in range(len(senders))]
     pairs = zip(senders, messages, strict=True)
     await asyncio.gather(*(leave(sender.log, sender.doorman, "task/x", message) for sender, message in pairs))
-    there = [event.message.id for commit in await few.commits("inbox/task/x") for event in commit.events]
-    assert sorted(there) == [one.message.id for one in messages]
+    return [one.message.id for one in messages]
+
+
+async def left(process: Process) -> list[bytes]:
+    """The ids of the messages that lie there, in order."""
+    return sorted(event.message.id for commit in await process.commits("inbox/task/x") for event in commit.events)
+
+
+async def test_messages_for_one_task(world: World) -> None:
+    """By one writer of each process, however many there are at once."""
+    many, few = [await world.process() for _ in range(2)]
+    sent = await leave_all([many] * (MAX_GRANTS + 50) + [few] * 8)
+    assert await left(few) == sent
+    controls = few.log.index.control_rows(b"inbox/task/x")
+    assert len(controls) < MAX_GRANTS / 4, "two for each that came when nobody else was writing, or had been fenced"
+
+
+async def test_an_inbox_that_others_have_filled_just_now(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many writers as there may be: whoever comes then makes room, and tries again."""
+    process = await world.process()
+    issuer = process.doorman.issuer
+    genuine, late = issuer._make_room, [True]
+
+    async def make_room(inbox: str) -> None:
+        if not late:
+            await genuine(inbox)
+        late.clear()
+
+    with monkeypatch.context() as before:
+        before.setattr(issuer, "_make_room", lambda _: asyncio.sleep(0))
+        for _ in range(MAX_GRANTS):
+            await process.doorman.writer("inbox/task/x")
+    monkeypatch.setattr(issuer, "_make_room", make_room)
+    sent = await leave_all([process])
+    assert await left(process) == sent
+    assert not late
+
+
+async def test_a_writer_that_was_fenced_meanwhile(world: World) -> None:
+    """By another process that made room: all who share it go on with another one."""
+    process = await world.process()
+    async with process.doorman.shared_writer("inbox/task/x") as writer:
+        await process.doorman.release(writer)
+        sent = await leave_all([process] * 5)
+    assert await left(process) == sent
 
 
 async def test_messages_that_nobody_here_can_take_are_looked_through_once(

@@ -18,7 +18,7 @@ from .doorman import Doorman
 from .errors import DeadlineError, MailboxFullError, MovedError
 from .packing import pack_input
 from .passivation import LIVE, WORTH, Kept
-from .racing import TRIES, give_way
+from .racing import let_finish
 
 MAILBOX = 1_000
 """How many commands may wait for one entity."""
@@ -35,6 +35,7 @@ class Entities:
         self._live: OrderedDict[str, Activation[Any]] = OrderedDict()
         self._used: dict[str, float] = {}
         self._kept = Kept()
+        self._lost: set[str] = set()
         self._waiting: dict[str, int] = {}
 
     async def send(
@@ -61,7 +62,7 @@ class Entities:
     async def _send(self, decider: Decider[Any, Any, Any], stream: str, command: Any, command_id: bytes) -> Reply[Any]:
         # The class is part of the request: two commands may have the same fields.
         request = pack_input((type(command).__qualname__, command), f"a command to {stream}")
-        for lost in range(TRIES):
+        while True:  # until the sender's deadline
             activation = await self._activate(decider, stream)
             try:
                 events = await activation.command(command_id, request, lambda state: decider.decide(command, state))
@@ -69,14 +70,16 @@ class Entities:
             except MovedError:
                 if self._live.get(stream) is activation:
                     self._forget(stream)
-            await give_way(self._log.ambient, lost)
-        raise MovedError(f"{stream} is taken over again and again by other processes: retry later with the same id")
+                    self._lost.add(stream)
 
     async def _activate(self, decider: Decider[Any, Any, Any], stream: str) -> Activation[Any]:
         async with self._lock(stream):
             if stream not in self._live:
                 for cls in decider.events:
                     self._log.codec.add(cls)
+                if stream in self._lost:
+                    await let_finish(self._log, stream)
+                    self._lost.discard(stream)
                 activation: Activation[Any] = Activation(self._log, entity_fold(decider), stream, self._snapshots)
                 await activation.start(self._doorman.writer, await self._kept.take(self._log, stream))
                 if len(self._live) >= LIVE:

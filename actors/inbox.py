@@ -1,5 +1,6 @@
 """Leaving something for a stream's owner: appended to its inbox, with a key of this process's own."""
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -7,16 +8,17 @@ from ..eventstore.errors import ControlRefusedError, GrantEndedError
 from ..eventstore.log import Log
 from .doorman import Doorman
 from .errors import DeadlineError
-from .racing import TRIES, give_way
+from .racing import PATIENCE, let_finish
 
 
 async def leave(log: Log, doorman: Doorman, stream: str, event: Any) -> None:
     """Append an event to the inbox of a stream; its owner reads it when it runs. `DeadlineError`: nothing was left."""
-    inbox = f"inbox/{stream}"
-    for lost in range(TRIES):
+    inbox, clock = f"inbox/{stream}", asyncio.get_running_loop().time
+    until = clock() + PATIENCE
+    while clock() < until:
         with contextlib.suppress(ControlRefusedError, GrantEndedError):  # as many write to it as may
             async with doorman.shared_writer(inbox) as writer:
                 await log.append(writer, [event], expected=None)
                 return
-        await give_way(log.ambient, lost)
+        await let_finish(log, inbox)
     raise DeadlineError(f"many others write to {inbox} at once: try again")

@@ -3,12 +3,33 @@
 import asyncio
 
 from ..eventstore.ambient import Ambient
+from ..eventstore.log import Log
 
-TRIES = 20
-_FIRST, _LONGEST = 0.004, 0.5
+_STILL, _SHARE, _PATIENCE = 0.02, 0.2, 2.0
+"""Seconds: of silence, after which somebody who writes is taken to have finished; which each owner has, or half of it;
+and after which it is our turn whoever has come."""
+PATIENCE = 20.0
+"""Seconds for which what others stand in the way of is tried again."""
 
 
-async def give_way(ambient: Ambient, lost: int) -> None:
-    """Wait for a random while before another attempt, the longer the more were ``lost``, up to half a second."""
-    longest = min(_LONGEST, _FIRST * 2**lost)
-    await asyncio.sleep(longest * int.from_bytes(ambient.random(2)) / 0xFFFF)
+async def let_finish(log: Log, stream: str) -> None:
+    """Wait while others write a stream that we want, until it is still, or its owner has had a share.
+
+    What a process has to write, it writes while the stream is its own. If each took it back at once, all would only
+    take.
+    """
+    clock, head, grants = asyncio.get_running_loop().time, b"", None
+    late = until = clock() + _PATIENCE
+    while clock() < min(until, late):
+        await log.refresh()
+        now = await log.state(stream)
+        if now.head == head:
+            return
+        if now.grants.keys() != grants:
+            until = clock() + _SHARE * (1 + _chance(log.ambient)) / 2
+        head, grants = now.head, now.grants.keys()
+        await asyncio.sleep(_STILL * (0.5 + _chance(log.ambient)))
+
+
+def _chance(ambient: Ambient) -> float:
+    return int.from_bytes(ambient.random(2)) / 0xFFFF

@@ -23,7 +23,7 @@ from .errors import CallError, InputError, MovedError, StatementError
 from .events import Stated
 from .passivation import Kept
 from .presence import Presence
-from .racing import TRIES, give_way
+from .racing import PATIENCE, let_finish
 from .statements import person_of, read
 from .teams import BRANCH, is_forked, origin_of
 
@@ -71,7 +71,9 @@ class Registrations:
         registered = Registered(
             agent.version, schemas, agent.description, agent.approval, agent.concurrency, older=older
         )
-        for lost in range(TRIES):
+        clock = asyncio.get_running_loop().time
+        until = clock() + PATIENCE
+        while clock() < until:
             activation = await self._own(agent.name)
             stands = activation.state.registered == registered
             gone = [Left(host) for host in sorted(activation.state.hosts) if not self._presence.alive(host)]
@@ -79,7 +81,6 @@ class Registrations:
             with contextlib.suppress(MovedError):
                 await activation.record([*gone, joined] if stands else [registered, *gone, joined])
                 return
-            await give_way(self._log.ambient, lost)
         raise MovedError(f"agent {agent.name} is taken over again and again by other processes: try again")
 
     async def leave(self) -> None:
@@ -177,14 +178,15 @@ class Registrations:
         self, agent: str, command_id: bytes, request: bytes, decide: Callable[[AgentState], Sequence[Any]]
     ) -> None:
         """Have a command done once on an agent's stream, whoever else takes the stream over meanwhile."""
-        for lost in range(TRIES):
+        clock = asyncio.get_running_loop().time
+        until = clock() + PATIENCE
+        while clock() < until:
             activation = await self._own(agent)
             with contextlib.suppress(MovedError):
                 if is_forked(agent):
                     await self._branch(agent, activation)
                 await activation.command(command_id, request, decide)
                 return
-            await give_way(self._log.ambient, lost)
         raise MovedError(f"agent {agent} is taken over again and again by other processes: retry with the same id")
 
     async def _branch(self, agent: str, activation: Activation[AgentState]) -> None:
@@ -205,6 +207,8 @@ class Registrations:
         async with self._lock(f"agent:{name}"):
             activation = self._live.get(name)
             if activation is None or activation.ended:
+                if activation:
+                    await let_finish(self._log, stream)
                 kept = await self._kept.take(self._log, stream)
                 activation = Activation(self._log, AGENT, stream, self._snapshots)
                 await activation.start(self._doorman.writer, kept)

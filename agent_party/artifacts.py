@@ -14,7 +14,7 @@ import msgspec
 from .actors.decider import stream_of
 from .actors.errors import DeadlineError, InputError, StatementError
 from .actors.events import Stated
-from .actors.racing import TRIES, give_way
+from .actors.racing import PATIENCE, let_finish
 from .actors.shelf import NAME, STREAM, ArtifactPut, Kept
 from .actors.statements import Statement, person_of, read, sign
 from .eventstore import parts
@@ -54,7 +54,9 @@ class ArtifactsHandle:
         seed = log.identity.log_id + b"artifact " + request_id.encode()
         identity = readable_id(hashlib.sha256(seed).digest()[:10] if request_id else log.ambient.random(10))
         stream, artifact = f"{STREAM}{identity}", None
-        for lost in range(TRIES):
+        clock = asyncio.get_running_loop().time
+        until = clock() + PATIENCE
+        while clock() < until:
             if request_id and (there := await self._put_before(identity)):
                 if there.artifact.name == name and there.artifact.blob == await name_of(log, stream, source()):
                     return there
@@ -63,7 +65,7 @@ class ArtifactsHandle:
             with contextlib.suppress(ConflictError, GrantEndedError):  # of another with the same request id
                 await self._append(stream, artifact, person)
                 return await self._found(identity)
-            await give_way(log.ambient, lost)
+            await let_finish(log, stream)
         raise DeadlineError(f"many others put {name!r} under the same request id: try again")
 
     async def list(self, task: str = "", *, after: str = "", limit: int = 1_000) -> Many:

@@ -25,10 +25,10 @@ SCALE = (
         _TURNS,
     ),
     Mutant(
-        "nobody-gives-way",
-        "actors/racing.py",
-        "    longest = min(_LONGEST, _FIRST * 2**lost)\n",
-        "    longest = 0.0\n",
+        "a-put-under-way-is-not-disturbed",
+        "agent_party/artifacts.py",
+        "            await let_finish(log, stream)\n",
+        "",
         _RACING,
     ),
     Mutant(
@@ -50,6 +50,20 @@ SCALE = (
         "actors/supervisor.py",
         "        looks = task in self._waking\n",
         "        looks = False\n",
+        _RACING,
+    ),
+    Mutant(
+        "others-finish-before-it-is-taken-back",
+        "actors/registrations.py",
+        "                    await let_finish(self._log, stream)\n",
+        "                    pass\n",
+        _RACING,
+    ),
+    Mutant(
+        "entities-let-others-finish",
+        "actors/entities.py",
+        "                    self._lost.add(stream)\n",
+        "",
         _RACING,
     ),
     Mutant(

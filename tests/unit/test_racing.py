@@ -1,15 +1,18 @@
 """Many who want one stream at the same moment, of one process and of several: each comes to its turn."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from agent_party import Agent, Party
+from agent_party.actors import racing
 from agent_party.actors.events import Received, Sent
 from agent_party.actors.inbox import leave
 from agent_party.actors.packing import pack
 from agent_party.eventstore.backends.index_file import Row
+from agent_party.eventstore.log import Log
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import MAX_GRANTS
 from tests.cli_kit import Cli
@@ -21,10 +24,10 @@ keeper = Agent("keeper", version="1")
 
 @pytest.fixture
 async def parties(cli: Cli) -> AsyncIterator[tuple[Party, ...]]:
-    """Two processes' worth of one party."""
-    first, second = (Party.open(agents=[keeper], runtime="local", person="ada") for _ in range(2))
-    async with first as one, second as other:
-        yield one, other
+    """Three processes' worth of one party."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = [Party.open(agents=[keeper], runtime="local", person="ada") for _ in range(3)]
+        yield tuple([await stack.enter_async_context(one) for one in opened])
 
 
 @pytest.fixture
@@ -33,35 +36,57 @@ async def world() -> AsyncIterator[World]:
         yield world
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's share is over before all is written, however slow the machine is."""
+    for name, seconds in {"_STILL": 0.1, "_SHARE": 60.0, "_PATIENCE": 60.0, "PATIENCE": 60.0}.items():
+        monkeypatch.setattr(racing, name, seconds)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_put_under_one_request_id(parties: tuple[Party, ...]) -> None:
+    """Who was not the first lets the first finish."""
+    log = parties[0].stack.log
     for number in range(3):
         puts = (party.artifacts.put("page", b"words", request_id=f"r{number}") for party in parties * 4)
         assert len({kept.source for kept in await asyncio.gather(*puts)}) == 1
-    await parties[0].stack.log.refresh()
-    assert len(parties[0].stack.log.streams("artifact/")) == 3
+    await log.refresh()
+    assert len(streams := log.streams("artifact/")) == 3
+    assert all(taken(log, stream) < 5 * 12 for stream in streams), "each of twelve took it, and let it go"
 
 
+@pytest.mark.usefixtures("patient")
 async def test_remember_for_one_agent(parties: tuple[Party, ...]) -> None:
+    """Each process writes what it has to while the agent is its own, instead of all taking it from each other."""
+    each = 30
     await asyncio.gather(
         *(
             party.runtime.remember("keeper", f"{who} {number}", pack(number, "it"), bytes([who, number]) * 8)
             for who, party in enumerate(parties)
-            for number in range(8)
+            for number in range(each)
         )
     )
-    assert len(await parties[0].agent("keeper").memory()) == 16
+    assert len(await parties[0].agent("keeper").memory()) == each * len(parties)
+    assert taken(parties[0].stack.log, "agent/keeper") < each
 
 
+@pytest.mark.usefixtures("patient")
 async def test_commands_for_one_entity(world: World) -> None:
-    hosts = [(await world.process()).host for _ in range(2)]
+    hosts, each = [(await world.process()).host for _ in range(3)], 30
     replies = await asyncio.gather(
         *(
             host.send(Tally, "t", Add(1), bytes([who, number]) * 8, DEADLINE)
             for who, host in enumerate(hosts)
-            for number in range(8)
+            for number in range(each)
         )
     )
-    assert sorted(reply.state.total for reply in replies) == list(range(1, 17))
+    assert sorted(reply.state.total for reply in replies) == list(range(1, each * len(hosts) + 1))
+    assert taken(world.processes[0].log, "tally/t") < each
+
+
+def taken(log: Log, stream: str) -> int:
+    """How often a stream was taken over."""
+    return len(log.index.control_rows(stream.encode()))
 
 
 async def leave_all(senders: Sequence[Process]) -> list[bytes]:

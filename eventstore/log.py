@@ -41,6 +41,7 @@ from .lanes import Lanes
 from .pending import Appended, SliceSealed
 from .puts import Puts
 from .reading import Commit, Opener, checked, fetched, in_turns
+from .sharing import Shared
 from .tape import Tape
 from .verify import (
     MAX_STREAM,
@@ -95,7 +96,7 @@ class Log:
         self._lanes = Lanes(
             identity, tape, index, keyring.secret(identity, "index"), self.puts.put_payload, self._notify
         )
-        self._grown = asyncio.Event()
+        self._grown, self._reading_on = asyncio.Event(), Shared(self._lanes.catch_up)
         self._listeners: list[Callable[[bytes], None]] = []
         self._tails: list[asyncio.Task[None]] = []
         self._healing: set[asyncio.Task[None]] = set()
@@ -146,7 +147,7 @@ class Log:
 
     async def refresh(self) -> None:
         """Read every lane to its end; `LogRolledBack` if what was read before is not there any more."""
-        await self._lanes.catch_up()
+        await self._reading_on()
         self._notify()
 
     def _notify(self) -> None:
@@ -364,7 +365,7 @@ class Log:
         if self._closed:
             return
         self._closed = True
-        background = [*self._tails, *self._healing]
+        background = [*self._tails, *self._healing, *self._reading_on.tasks]
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

@@ -67,6 +67,13 @@ SCALE = (
         _RACING,
     ),
     Mutant(
+        "read-on-after-the-call",
+        "eventstore/sharing.py",
+        "        self._now, self._next = self._next, None\n        await self._work()\n",
+        "        await self._work()\n        self._now, self._next = self._next, None\n",
+        ("tests/unit/test_sharing.py",),
+    ),
+    Mutant(
         "one-writer-for-all-at-once",
         "actors/doorman.py",
         "shared.writer or await self.writer(inbox)",

@@ -94,9 +94,10 @@ async def appended_in_a_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     tape.fate = lost = Lost()
     task = asyncio.create_task(log.append(writer, notes("mine"), expected=0, deadline=20))
     await until(lambda: bool(lost.raws), "the record was sent")
-    real = tape.read
+    real, written = tape.read, asyncio.Event()
 
     async def blind(lane: int, after: int, limit: int) -> list[Entry]:
+        await written.wait()
         return []
 
     monkeypatch.setattr(tape, "read", blind)
@@ -107,6 +108,7 @@ async def appended_in_a_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     await other.refresh()
     other.index.flush()
     forget(log)
+    written.set()
     await until(lambda: log.index.seen[0] != seen, "the writer jumped")
     monkeypatch.setattr(tape, "read", real)
     yield task

@@ -54,19 +54,21 @@ class ArtifactsHandle:
         seed = log.identity.log_id + b"artifact " + request_id.encode()
         identity = readable_id(hashlib.sha256(seed).digest()[:10] if request_id else log.ambient.random(10))
         stream, artifact = f"{STREAM}{identity}", None
-        clock = asyncio.get_running_loop().time
+        clock, late = asyncio.get_running_loop().time, False
         until = clock() + PATIENCE
-        while clock() < until:
+        while True:
             if request_id and (there := await self._put_before(identity)):
                 if there.artifact.name == name and there.artifact.blob == await name_of(log, stream, source()):
                     return there
                 raise IdReusedError(stream, request_id)
+            if late:
+                raise DeadlineError(f"many others put {name!r} under the same request id: try again")
             artifact = artifact or await keep_pieces(log, stream, name, source())
             with contextlib.suppress(ConflictError, GrantEndedError):  # of another with the same request id
                 await self._append(stream, artifact, person)
                 return await self._found(identity)
             await let_finish(log, stream)
-        raise DeadlineError(f"many others put {name!r} under the same request id: try again")
+            late = clock() >= until
 
     async def list(self, task: str = "", *, after: str = "", limit: int = 1_000) -> Many:
         """What people have put, by its ids, from the one behind ``after`` on and at most ``limit`` of it; or all that a

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from agent_party import Agent, Party
+from agent_party import Agent, Party, artifacts
 from agent_party.actors import racing
 from agent_party.actors.events import Received, Sent
 from agent_party.actors.inbox import leave
 from agent_party.actors.packing import pack
+from agent_party.eventstore.artifacts import Artifact
 from agent_party.eventstore.backends.index_file import Row
+from agent_party.eventstore.errors import GrantEndedError
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.reading import Commit
 from agent_party.eventstore.verify import MAX_GRANTS
@@ -53,6 +55,22 @@ async def test_put_under_one_request_id(parties: tuple[Party, ...]) -> None:
     await log.refresh()
     assert len(streams := log.streams("artifact/")) == 3
     assert all(taken(log, stream) < 5 * 12 for stream in streams), "each of twelve took it, and let it go"
+
+
+async def test_put_by_another_while_patience_ran_out(
+    parties: tuple[Party, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other has put is found all the same."""
+    one, other = parties[:2]
+
+    async def overtaken(stream: str, artifact: Artifact, person: str | None) -> None:
+        await other.artifacts.put("page", b"words", request_id="r")
+        raise GrantEndedError(stream)
+
+    monkeypatch.setattr(artifacts, "PATIENCE", 0.0)
+    monkeypatch.setattr(one.artifacts, "_append", overtaken)
+    made = await one.artifacts.put("page", b"words", request_id="r")
+    assert [made] == await other.artifacts.list()
 
 
 @pytest.mark.usefixtures("patient")

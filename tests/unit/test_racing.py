@@ -60,17 +60,23 @@ async def test_put_under_one_request_id(parties: tuple[Party, ...]) -> None:
 async def test_put_by_another_while_patience_ran_out(
     parties: tuple[Party, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the other has put is found all the same."""
-    one, other = parties[:2]
+    """It is let finish, and what it has put is found all the same."""
+    mine, others, waited = parties[0].artifacts, parties[1].artifacts, list[str]()
 
     async def overtaken(stream: str, artifact: Artifact, person: str | None) -> None:
-        await other.artifacts.put("page", b"words", request_id="r")
+        await others.put("page", b"words", request_id="r")
         raise GrantEndedError(stream)
 
-    monkeypatch.setattr(artifacts, "PATIENCE", 0.0)
-    monkeypatch.setattr(one.artifacts, "_append", overtaken)
-    made = await one.artifacts.put("page", b"words", request_id="r")
-    assert [made] == await other.artifacts.list()
+    async def let_finish(log: Log, stream: str) -> None:
+        waited.append(stream)
+        await racing.let_finish(log, stream)
+
+    monkeypatch.setattr(racing, "PATIENCE", 0.0)
+    monkeypatch.setattr(artifacts, "let_finish", let_finish)
+    monkeypatch.setattr(mine, "_append", overtaken)
+    made = await mine.put("page", b"words", request_id="r")
+    assert [made] == await others.list()
+    assert waited == [f"artifact/{made.source}"]
 
 
 @pytest.mark.usefixtures("patient")

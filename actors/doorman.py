@@ -16,7 +16,7 @@ from .people import ROLES, STREAM, Roles
 _HOLDERS = 50_000
 
 
-class _Shared:
+class _SharedWriter:
     """A writer that several use. ``users``: how many do, or wait until it is there."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Doorman:
         self._holders: dict[bytes, bytes] = {}
         self._named: dict[str | None, str] = {}
         self._people: Folded[dict[str, list[str]]] | None = None
-        self._shared: dict[str, _Shared] = {}
+        self._shared: dict[str, _SharedWriter] = {}
 
     async def writer(self, stream: str) -> Writer:
         """A fresh key, in this process's memory only, and the grant that lets it write the stream."""
@@ -42,7 +42,7 @@ class Doorman:
     async def shared_writer(self, inbox: str) -> AsyncIterator[Writer]:
         """A writer of an inbox, the same for all of this process who write there at the same time; the last one ends
         its grant."""
-        shared = self._shared.setdefault(inbox, _Shared())
+        shared = self._shared.setdefault(inbox, _SharedWriter())
         shared.users += 1
         try:
             async with shared.turn:
@@ -50,7 +50,8 @@ class Doorman:
             try:
                 yield writer
             except GrantEndedError:
-                shared.writer = None if shared.writer is writer else shared.writer
+                if shared.writer is writer:
+                    shared.writer = None
                 raise
         finally:
             shared.users -= 1

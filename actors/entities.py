@@ -35,7 +35,6 @@ class Entities:
         self._live: OrderedDict[str, Activation[Any]] = OrderedDict()
         self._used: dict[str, float] = {}
         self._kept = Kept()
-        self._lost: set[str] = set()
         self._waiting: dict[str, int] = {}
 
     async def send(
@@ -68,26 +67,25 @@ class Entities:
                 events = await activation.command(command_id, request, lambda state: decider.decide(command, state))
                 return Reply(activation.state, activation.folded.revision, events)
             except MovedError:
-                if self._live.get(stream) is activation:
-                    self._forget(stream)
-                    self._lost.add(stream)
+                if not activation.ended:
+                    raise
 
     async def _activate(self, decider: Decider[Any, Any, Any], stream: str) -> Activation[Any]:
         async with self._lock(stream):
-            if stream not in self._live:
+            activation = self._live.get(stream)
+            if activation is None or activation.ended:
                 for cls in decider.events:
                     self._log.codec.add(cls)
-                if stream in self._lost:
+                if activation:
                     await let_finish(self._log, stream)
-                    self._lost.discard(stream)
-                activation: Activation[Any] = Activation(self._log, entity_fold(decider), stream, self._snapshots)
+                activation = Activation(self._log, entity_fold(decider), stream, self._snapshots)
                 await activation.start(self._doorman.writer, await self._kept.take(self._log, stream))
                 if len(self._live) >= LIVE:
                     self._rest(next((name for name in self._live if name not in self._waiting), next(iter(self._live))))
                 self._live[stream] = activation
             self._live.move_to_end(stream)
             self._used[stream] = asyncio.get_running_loop().time()
-            return self._live[stream]
+            return activation
 
     def _rest(self, stream: str) -> None:
         """Take an entity out of memory; its key and grant are kept."""

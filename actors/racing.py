@@ -1,6 +1,7 @@
 """Giving way to others who want the same stream, so that of several each comes to its turn."""
 
 import asyncio
+from collections.abc import Iterator
 
 from ..eventstore.ambient import Ambient
 from ..eventstore.log import Log
@@ -12,6 +13,15 @@ PATIENCE = 20.0
 """Seconds for which what others stand in the way of is tried again."""
 
 
+def patiently() -> Iterator[None]:
+    """At least once, and again as long as one is patient."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + PATIENCE
+    yield
+    while clock() < until:
+        yield
+
+
 async def let_finish(log: Log, stream: str) -> None:
     """Wait while others write a stream that we want, until it is still, or its owner has had a share.
 
@@ -20,13 +30,13 @@ async def let_finish(log: Log, stream: str) -> None:
     """
     clock, head, grants = asyncio.get_running_loop().time, b"", None
     late = until = clock() + _PATIENCE
-    while clock() < min(until, late):
+    while clock() < until:
         await log.refresh()
         now = await log.state(stream)
         if now.head == head:
             return
         if now.grants.keys() != grants:
-            until = clock() + _SHARE * (1 + _chance(log.ambient)) / 2
+            until = min(late, clock() + _SHARE * (1 + _chance(log.ambient)) / 2)
         head, grants = now.head, now.grants.keys()
         await asyncio.sleep(_STILL * (0.5 + _chance(log.ambient)))
 

@@ -23,7 +23,7 @@ from .errors import CallError, InputError, MovedError, StatementError
 from .events import Stated
 from .passivation import Kept
 from .presence import Presence
-from .racing import PATIENCE, let_finish
+from .racing import let_finish, patiently
 from .statements import person_of, read
 from .teams import BRANCH, is_forked, origin_of
 
@@ -71,9 +71,7 @@ class Registrations:
         registered = Registered(
             agent.version, schemas, agent.description, agent.approval, agent.concurrency, older=older
         )
-        clock = asyncio.get_running_loop().time
-        until = clock() + PATIENCE
-        while clock() < until:
+        for _ in patiently():
             activation = await self._own(agent.name)
             stands = activation.state.registered == registered
             gone = [Left(host) for host in sorted(activation.state.hosts) if not self._presence.alive(host)]
@@ -178,9 +176,7 @@ class Registrations:
         self, agent: str, command_id: bytes, request: bytes, decide: Callable[[AgentState], Sequence[Any]]
     ) -> None:
         """Have a command done once on an agent's stream, whoever else takes the stream over meanwhile."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + PATIENCE
-        while clock() < until:
+        for _ in patiently():
             activation = await self._own(agent)
             with contextlib.suppress(MovedError):
                 if is_forked(agent):

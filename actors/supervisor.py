@@ -143,8 +143,8 @@ class Supervisor:
             if any(isinstance(event, Stated) and says_cancel(event) for event in commit.events):
                 return True
             read = commit.revision
-        self._looked_through[task] = max(read, self._looked_through.get(task, 0))
-        while len(self._looked_through) > LIVE:
+        self._looked_through[task] = read
+        if len(self._looked_through) > LIVE:
             self._looked_through.popitem(last=False)
         return False
 

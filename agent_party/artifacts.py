@@ -14,7 +14,7 @@ import msgspec
 from .actors.decider import stream_of
 from .actors.errors import DeadlineError, InputError, StatementError
 from .actors.events import Stated
-from .actors.racing import PATIENCE, let_finish
+from .actors.racing import let_finish, patiently
 from .actors.shelf import NAME, STREAM, ArtifactPut, Kept
 from .actors.statements import Statement, person_of, read, sign
 from .eventstore import parts
@@ -54,21 +54,25 @@ class ArtifactsHandle:
         seed = log.identity.log_id + b"artifact " + request_id.encode()
         identity = readable_id(hashlib.sha256(seed).digest()[:10] if request_id else log.ambient.random(10))
         stream, artifact = f"{STREAM}{identity}", None
-        clock, late = asyncio.get_running_loop().time, False
-        until = clock() + PATIENCE
-        while True:
-            if request_id and (there := await self._put_before(identity)):
-                if there.artifact.name == name and there.artifact.blob == await name_of(log, stream, source()):
-                    return there
-                raise IdReusedError(stream, request_id)
-            if late:
-                raise DeadlineError(f"many others put {name!r} under the same request id: try again")
+
+        async def there() -> Kept | None:
+            if not request_id or not (before := await self._put_before(identity)):
+                return None
+            if before.artifact.name == name and before.artifact.blob == await name_of(log, stream, source()):
+                return before
+            raise IdReusedError(stream, request_id)
+
+        for _ in patiently():
+            if before := await there():
+                return before
             artifact = artifact or await keep_pieces(log, stream, name, source())
             with contextlib.suppress(ConflictError, GrantEndedError):  # of another with the same request id
                 await self._append(stream, artifact, person)
                 return await self._found(identity)
             await let_finish(log, stream)
-            late = clock() >= until
+        if before := await there():
+            return before
+        raise DeadlineError(f"many others put {name!r} under the same request id: try again")
 
     async def list(self, task: str = "", *, after: str = "", limit: int = 1_000) -> Many:
         """What people have put, by its ids, from the one behind ``after`` on and at most ``limit`` of it; or all that a

@@ -30,7 +30,7 @@ from agent_party.eventstore.keyring import Keyring
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.verify import sha256
 from agent_party.graph import LIMITS
-from agent_party.projections.backends.graph_cypher import Cypher, Statement
+from agent_party.projections.backends.graph_cypher import Cypher
 from agent_party.projections.backends.graph_memory import MemoryGraph
 from agent_party.projections.backends.graph_neo4j import Neo4jDialect, Neo4jGraph
 from agent_party.projections.backends.neo4j_connection import Connection
@@ -76,17 +76,15 @@ async def filled(folder: Path, tasks: int) -> Log:
 
 
 class Recording(MemoryGraph):
-    """Keeps each batch, and the statements that it comes to."""
+    """Keeps each batch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches: list[list[Statement]] = []
         self.applied: list[tuple[Sizes, Changes]] = []
 
     async def apply(
         self, projection: Named, before: Checkpoint, after: Sizes, writes: Iterable[GraphWrite], letters: Letters = _NO
     ) -> Checkpoint | None:
-        self.batches.append(list(Cypher(Neo4jDialect()).writes(Changes.of(writes))))
         self.applied.append((after, Changes.of(writes)))
         return await super().apply(projection, before, after, writes, letters)
 
@@ -99,7 +97,8 @@ async def measured(url: str, tasks: int, rounds: int) -> list[Figure]:
         log, recorded = await filled(Path(name), tasks), Recording()
         await Worker(log, RELATIONSHIPS, recorded, LIMITS).catch_up()
         expected = await recorded.digest(RELATIONSHIPS)
-        rows = sum(len(rows) for batch in recorded.batches for _, rows in batch)
+        batches = [list(Cypher(Neo4jDialect()).writes(changes)) for _, changes in recorded.applied]
+        rows = sum(len(rows) for batch in batches for _, rows in batch)
         connection = Connection(url)
         login = (connection._user, connection._password)
         async with neo4j.AsyncGraphDatabase.driver(connection.shown, auth=login) as driver:
@@ -134,7 +133,7 @@ async def measured(url: str, tasks: int, rounds: int) -> list[Figure]:
             async def bare() -> float:
                 await emptied()
                 with Clock() as clock:
-                    for batch in recorded.batches:
+                    for batch in batches:
                         async with driver.session() as session, await session.begin_transaction() as tx:
                             for text, given in batch:
                                 await (await tx.run(text, rows=given, generation="bare")).consume()

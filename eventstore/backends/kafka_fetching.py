@@ -14,9 +14,10 @@ from .kafka_batch import Page, Sent, parsed, stamped
 from .kafka_client import Client, NotSent
 from .kafka_wire import Answer, fetch
 
-PAGE, _NEIGHBOURS = 1 << 20, 64
-"""Bytes that are asked for at once; places between two that are fetched together rather than one by one."""
+PAGE = 1 << 20
 """Bytes of a lane that are fetched at once; a larger batch comes whole."""
+_NEIGHBOURS = 64
+"""Places between two that are fetched together rather than one by one."""
 _ALL = 16 << 20
 _UNCOMMITTED, _EARLIEST, _LATEST = 0, -2, -1
 

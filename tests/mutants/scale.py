@@ -53,6 +53,13 @@ SCALE = (
         _RACING,
     ),
     Mutant(
+        "put-by-others-is-found-at-last",
+        "agent_party/artifacts.py",
+        "            return before\n        raise DeadlineError(",
+        "            pass\n        raise DeadlineError(",
+        _RACING,
+    ),
+    Mutant(
         "others-finish-before-it-is-taken-back",
         "actors/registrations.py",
         "                    await let_finish(self._log, stream)\n",
@@ -62,8 +69,8 @@ SCALE = (
     Mutant(
         "entities-let-others-finish",
         "actors/entities.py",
-        "                    self._lost.add(stream)\n",
-        "",
+        "                    await let_finish(self._log, stream)\n",
+        "                    pass\n",
         _RACING,
     ),
     Mutant(
@@ -83,8 +90,8 @@ SCALE = (
     Mutant(
         "fenced-writer-is-given-up",
         "actors/doorman.py",
-        "                shared.writer = None if shared.writer is writer else shared.writer\n",
-        "",
+        "                    shared.writer = None\n",
+        "                    pass\n",
         _RACING,
     ),
     Mutant(

@@ -234,6 +234,8 @@ class Decisions:
             cell.waits.read_inbox(revision)
             return
         if statement.decision == "approve":
+            if stated.statement in wait.freed_by:
+                raise StatementError(f"this has let wait {number} of task {cell.id} go on once: sign anew")
             cell.waits.note(Freed(number, statement.person, stated.statement, stated.signature))
             cell.waits.read_inbox(revision)
             return

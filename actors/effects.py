@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..eventstore.errors import PayloadError
-from .errors import PartyError, StepCancelledError
+from .errors import PartyError, StepCancelledError, StepCrashedError
 from .events import Attempted, Settled
 from .packing import failure_of, name_of, pack, unpack
 from .steps import StepOptions
@@ -118,7 +118,7 @@ class Effects:
         given: tuple[Any, Any],
         trial: Trial | None = None,
     ) -> Settled:
-        """What a step comes to, after as many attempts as its options allow."""
+        """What a step comes to, after as many attempts as its options allow. `StepCrashedError` is for the caller."""
         if trial and trial.last[0]:
             step = step.again(trial.last[0] + 1)
             await asyncio.sleep(max(0.0, (trial.last[1] - trial.now()) / _MICRO))
@@ -126,6 +126,9 @@ class Effects:
             try:
                 value = await self._attempt(step, function, options, given, trial)
                 return Settled(step.wait, pack(value, f"the result of {name_of(function)}"), attempts=step.attempt)
+            except StepCrashedError as crash:
+                crash.attempt = step.attempt
+                raise
             except Exception as error:
                 failure, asked = failure_of(error), float(getattr(error, "retry_after", 0.0) or 0.0)
                 if step.attempt > options.retries or isinstance(error, PayloadError) or not options.again(error):
@@ -182,9 +185,9 @@ class Effects:
             self._processes = concurrent.futures.ProcessPoolExecutor(PROCESSES, mp_context=context)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._processes, call)
-        except concurrent.futures.process.BrokenProcessPool:
+        except concurrent.futures.process.BrokenProcessPool as error:
             self._processes = None
-            raise
+            raise StepCrashedError(f"a process for steps ended: {error}") from error
 
     def close(self) -> None:
         """Let go of the processes that were started for steps."""

@@ -17,7 +17,8 @@ PartyError
 │   └── RejectedError           a person said no
 ├── ReplayError                 the handler does not do on replay what is recorded
 ├── StepError                   a step failed for good, after its retries
-├── RemoteStepError             a step that was to run on Ray did not come to its end there (retryable)
+├── RemoteStepError             a step that was to run on Ray did not begin there (retryable)
+├── StepCrashedError            the process in which a step ran ended under it: `on_crash` says what becomes of it
 ├── StepCancelledError          raised inside a step that nobody waits for any more
 ├── CompensationError           a saga could not take back all that it had done
 ├── CycleError                  a task was delegated to itself, or too deep
@@ -125,7 +126,16 @@ class StepError(PartyError):
 
 
 class RemoteStepError(PartyError):
-    """A step that was to run on Ray did not come to its end there, by no fault of its own: its retries apply."""
+    """A step that was to run on Ray did not begin there, by no fault of its own: its retries apply."""
+
+
+class StepCrashedError(PartyError):
+    """The process in which a step ran ended under it, so that it is open whether the step was done: a crash in between.
+
+    ``attempt``: which one it was.
+    """
+
+    attempt = 1
 
 
 class StepCancelledError(PartyError):

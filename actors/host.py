@@ -47,7 +47,8 @@ class Host:
     """``wants`` says which tasks belong here, where several hosts share them out.
 
     ``agents``: the newest version of each agent that is here; ``code``: all versions. ``waiting_for``: for each
-    unfinished task that was asked for here, what is lacking here to go on with it.
+    unfinished task that was asked for here, what is lacking here to go on with it. ``ending``: this process was told to
+    end, so nothing new begins in its tasks; ``draining``: nor does it take any.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Host:
         self._registrations = Registrations(log, self.doorman, presence, snapshots, self._lock)
         self._limits: dict[str, Limits] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self.draining = False
+        self.ending = self.draining = False
         self.passivation = Passivation(self, idle)
         self._calls, self._supervisor = Calls(self), Supervisor(self)
         self.lifecycle = Lifecycle(log, snapshots, self._supervisor.spawn, self._agent_moved)
@@ -105,9 +106,14 @@ class Host:
         self._code.clear()
         self.lifecycle.forget()
 
+    def begin_nothing(self) -> None:
+        """This process is about to end: nothing new begins in its tasks from now on."""
+        self.ending = True
+
     async def drain(self, limit: float = DEADLINE) -> None:
         """Take no more work, let the effects in flight end within ``limit`` seconds, and passivate everything."""
         self.draining = True
+        self.begin_nothing()
         await drained(self.cells, limit)
         await self.leave()
 
@@ -124,7 +130,7 @@ class Host:
 
     def holds_back(self, agent: str) -> bool:
         """Whether nothing new begins in an agent's tasks here."""
-        return self.draining or self.lifecycle.is_paused(agent)
+        return self.ending or self.lifecycle.is_paused(agent)
 
     async def _agent_moved(self, agent: str) -> None:
         for cell in list(self.cells.values()):

@@ -61,9 +61,10 @@ def step(
     times as many each time, up to ``longest``, and up to ``jitter`` of it more by chance. ``timeout``: seconds of one
     attempt. ``heartbeat``: an attempt ends that says nothing by `CurrentStep.heartbeat` for so many seconds.
     ``on_crash``: what becomes of a step of which a crash left open whether it was done: it is tried again with the same
-    idempotency key; a person is asked; or ``undo`` is called with its arguments and the step fails. ``undo`` is also
-    what a saga calls. ``where``: a function that is not async runs in a thread, in a process of its own, or, on Ray,
-    on whichever node has room.
+    idempotency key; a person is asked; or ``undo`` is called with its arguments and the step fails. A crash is one of
+    the process in which the step runs, be it the task's or its own; of the latter it survives three, whatever its
+    retries. ``undo`` is also what a saga calls. ``where``: a function that is not async runs in a thread, in a process
+    of its own, or, on Ray, on whichever node has room.
     """
     if retries < 0 or any(seconds is not None and seconds <= 0 for seconds in (timeout, heartbeat)):
         raise ConfigurationError("a step's retries must be 0 or more, its timeout and heartbeat more than 0 seconds")

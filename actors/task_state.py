@@ -53,8 +53,8 @@ class WaitState(msgspec.Struct, omit_defaults=True, gc=False):
 
     ``attempts``: how often its effect was tried and failed so far; ``detail``: how far it said it had come;
     ``held``: why it goes on only when a person says so, and ``asked`` with its figures; ``signed``: who has decided so
-    far. ``admitted``: the revision that gave it its reservation, where that came later; ``released``: it has nothing
-    reserved any more.
+    far; ``freed_by``: the statements that let it go on, the last one at revision ``freed_at``. ``admitted``: the
+    revision that gave it its reservation, where that came later; ``released``: it has nothing reserved any more.
     """
 
     kind: WaitKind
@@ -79,6 +79,8 @@ class WaitState(msgspec.Struct, omit_defaults=True, gc=False):
     asked: Held | None = None
     admitted: int = 0
     released: bool = False
+    freed_by: tuple[bytes, ...] = ()
+    freed_at: int = 0
 
     @property
     def shown(self) -> bytes:
@@ -204,7 +206,7 @@ def _evolve(state: TaskState, event: object, commit: Commit, index: int) -> None
         case Freed(reserved=Spent()):
             _admit(state, event, commit)
         case Attempted() | Held() | Freed() | Signed() | Escalated():
-            _of_a_wait(state.waits[event.wait], event)
+            _of_a_wait(state.waits[event.wait], event, commit.revision)
             if isinstance(event, Attempted) and event.spent is not None:
                 _use_up(state, state.waits[event.wait], event.spent)
         case Received() | Answered():
@@ -335,7 +337,7 @@ def _hear(state: TaskState, event: Received | Answered) -> None:
         del state.heard[next(iter(state.heard))]
 
 
-def _of_a_wait(wait: WaitState, event: Attempted | Held | Freed | Signed | Escalated) -> None:
+def _of_a_wait(wait: WaitState, event: Attempted | Held | Freed | Signed | Escalated, revision: int) -> None:
     match event:
         case Attempted():
             wait.attempts, wait.failure, wait.next = event.attempt, event.failure, event.next
@@ -343,7 +345,7 @@ def _of_a_wait(wait: WaitState, event: Attempted | Held | Freed | Signed | Escal
         case Held():
             wait.held, wait.freed, wait.asked = event.reason, False, event
         case Freed():
-            wait.freed = True
+            wait.freed, wait.freed_at, wait.freed_by = True, revision, (*wait.freed_by, event.statement)
         case Signed():
             wait.signed = (*wait.signed, event)
         case Escalated():

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from ..eventstore.artifacts import Artifact, fetch, fetch_pieces, keep, keep_pieces
 from ..eventstore.errors import AppendError, LogError, StoreError
 from ..eventstore.parts import file_pieces
@@ -19,6 +21,7 @@ from .errors import (
     MovedError,
     RuntimeUnavailableError,
     SettledError,
+    StepCrashedError,
     UnknownTaskError,
 )
 from .events import Attempted, Failure, Held, Received, Requested, Settled, Source
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _OURS = (AppendError, LogError, StoreError, MovedError, MailboxFullError, DeadlineError, RuntimeUnavailableError)
 """What keeps this process from going on with a task, and says nothing about the task."""
+CRASHES = 3
+"""How often a step is tried again at least, whatever its retries, when nothing failed but the process it ran in."""
 
 
 class Work:
@@ -56,16 +61,46 @@ class Work:
     ) -> Settled:
         """Run a step under the limits of the agent and of the host. One that a crash left open is run again, or taken
         back, or held until a person lets it go on, as its options say."""
-        left_open = max(opened.revision, opened.admitted) <= self._cell.known
-        if options.on_crash != "retry" and left_open and not opened.freed:
-            if options.on_crash == "compensate" and options.undo:
-                settled = await self._run(wait, opened, options.undo, step_options(options.undo), given)
-                open_left = Failure("CrashedError", "a crash left open whether it was done: it was taken back")
-                return Settled(wait, failure=settled.failure or open_left, attempts=opened.attempts + 1)
-            await self.hold(wait, f"a crash left open whether {name_of(function)} was done: shall it be done?")
-            if refused := self._cell.waits.settled(wait):
-                return refused
-        return await self._run(wait, opened, function, options, given)
+        left_open = max(opened.revision, opened.admitted, opened.freed_at) <= self._cell.known
+        left_open = left_open and options.on_crash != "retry"
+        while True:
+            if left_open and (settled := await self._left_open(wait, opened, function, options, given)):
+                return settled
+            try:
+                return await self._tries(wait, opened, function, options, given)
+            except StepCrashedError as crash:
+                if self._cell.host.ending:
+                    self.trouble = MovedError(f"who goes on with the task decides what becomes of a step: {crash}")
+                    raise self.trouble from crash
+            left_open = True
+
+    async def _left_open(
+        self, wait: int, opened: WaitState, function: Callable[..., Any], options: StepOptions, given: tuple[Any, Any]
+    ) -> Settled | None:
+        """What a step comes to of which it is open whether it was done; None if it is to be done."""
+        if options.on_crash == "compensate" and options.undo:
+            undoing = step_options(options.undo)._replace(on_crash="retry")
+            settled = await self._tries(wait, opened, options.undo, undoing, given)
+            open_left = Failure("CrashedError", "a crash left open whether it was done: it was taken back")
+            return Settled(wait, failure=settled.failure or open_left, attempts=opened.attempts + 1)
+        await self.hold(wait, f"a crash left open whether {name_of(function)} was done: shall it be done?")
+        return self._cell.waits.settled(wait)
+
+    async def _tries(
+        self, wait: int, opened: WaitState, function: Callable[..., Any], options: StepOptions, given: tuple[Any, Any]
+    ) -> Settled:
+        """Run a step, again where the process it ran in ended under it, if its options leave that to us."""
+        while True:
+            try:
+                return await self._run(wait, opened, function, options, given)
+            except StepCrashedError as crash:
+                if options.on_crash != "retry" or self._cell.host.ending:
+                    raise
+                if crash.attempt > max(CRASHES, options.retries):
+                    return Settled(wait, failure=failure_of(crash), attempts=crash.attempt)
+                due = self._cell.now() + int(options.pause(crash.attempt, self._ratio()) * 1_000_000)
+                self._tried(wait, Attempted(wait, crash.attempt, failure_of(crash), next=due))
+                opened = msgspec.structs.replace(opened, attempts=crash.attempt, next=due)
 
     async def _run(
         self, wait: int, opened: WaitState, function: Callable[..., Any], options: StepOptions, given: tuple[Any, Any]

@@ -35,6 +35,7 @@ from ..eventstore.verify import Cause
 from .ending import LIMIT, before_threads_end
 from .pickling import Sent
 from .placement import Placement, Remote
+from .ray_environment import when_told_to_end
 from .remote_steps import on_ray
 from .settings import Settings
 from .shard_log import open_shard_tape
@@ -57,6 +58,7 @@ class HostActor:
         threading.Thread(target=self._loop.run_forever, name="host", daemon=True).start()
         self._ready: Future[None] = asyncio.run_coroutine_threadsafe(self._begin(), self._loop)
         before_threads_end(self._end)
+        when_told_to_end(self._told)
 
     async def _begin(self) -> None:
         """Start. One that Ray has started again tries until it can: there is nobody whom its error would reach."""
@@ -160,6 +162,12 @@ class HostActor:
         if not self._stopped:
             self._stopped = True
             await self._do(self._stop())
+
+    def _told(self) -> None:
+        """This process was told to end. Ray waits for the steps that are elsewhere, and then for nothing: another one
+        that the host began meanwhile would be killed."""
+        if self._ready.done() and not self._ready.exception():
+            self._loop.call_soon_threadsafe(self._host.begin_nothing)
 
     def _end(self) -> None:
         """This process was told to end: Ray has let go of it by now, and starts another one for the same host."""

@@ -1,10 +1,14 @@
-"""What must stand in the environment before ray is imported: it reads some of it only then."""
+"""What is arranged with Ray where it has no setting for it: what stands in the environment before it is imported, which
+it reads only then; and hearing that a worker of its was told to end."""
 
 import contextlib
+import importlib
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .settings import Settings, in_a_job
 
@@ -29,3 +33,19 @@ def _make_token(path: Path) -> None:
             os.write(file, secrets.token_hex(32).encode())
             os.close(file)
         path.chmod(0o600)
+
+
+def when_told_to_end(call: Callable[[], None]) -> None:
+    """Have something called, on the main thread, as soon as this worker of Ray's is told to end by SIGTERM.
+
+    Code of an async actor runs on another thread, from where no handler of a signal can be set; so the call goes before
+    the function with which Ray's own handler leaves the main thread.
+    """
+    worker: Any = importlib.import_module("ray._private.worker")
+    leave = worker.raise_sys_exit_with_custom_error_message
+
+    def told(*given: Any, **more: Any) -> Any:
+        call()
+        return leave(*given, **more)
+
+    worker.raise_sys_exit_with_custom_error_message = told

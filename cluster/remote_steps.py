@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError, TaskUnschedulableError
 
-from ..actors.errors import RemoteStepError
+from ..actors.errors import RemoteStepError, StepCrashedError
 from .pickling import Sent, dumps, loads
 
 CPUS = 1
@@ -25,7 +25,8 @@ def _remote() -> Any:
 
 
 async def on_ray(call: Callable[[], Any]) -> Any:
-    """What a call comes to on Ray. Its own error is raised as it is; `RemoteStepError` where Ray itself failed.
+    """What a call comes to on Ray. Its own error is raised as it is; `RemoteStepError` where Ray did not begin it;
+    `StepCrashedError` where the process or the node ended that it was on.
 
     A step that nobody waits for any more is cancelled on Ray too.
     """
@@ -37,8 +38,10 @@ async def on_ray(call: Callable[[], Any]) -> Any:
         return await asyncio.wrap_future(reference.future())
     except RayTaskError as error:
         raise error.cause from None
+    except (RuntimeEnvSetupError, TaskUnschedulableError) as error:
+        raise RemoteStepError(f"Ray did not begin the call: {type(error).__name__}: {error}") from error
     except RayError as error:
-        raise RemoteStepError(f"Ray did not come to the end of the call: {type(error).__name__}: {error}") from error
+        raise StepCrashedError(f"Ray did not come to the end of the call: {type(error).__name__}: {error}") from error
     except asyncio.CancelledError:
         await asyncio.to_thread(ray.cancel, reference, force=True)
         raise

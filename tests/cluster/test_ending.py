@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent_party import Agent, Party, Task, step
-from agent_party.actors.events import Attempted
+from agent_party.actors.events import Attempted, Started
 from agent_party.cluster.ray_runtime import RayRuntime
 
 slow = Agent("slow")
@@ -68,6 +68,23 @@ async def work_far(task: Task, ledger: str) -> int:
     return sum([await task.step(far_effect, ledger, number) for number in range(3)])
 
 
+def waits(file: str) -> int:
+    """Ends when a file is there."""
+    while not Path(file).exists():
+        time.sleep(0.02)
+    return 0
+
+
+@slow.on("slow.work_beside")
+async def work_beside(task: Task, ledger: str, file: str) -> int:
+    """A step on Ray, and beside it two others, one after the other."""
+
+    async def beside() -> int:
+        return await task.step(waits, file) + await task.step(effect, ledger, 2)
+
+    return sum(await asyncio.gather(task.step(far_effect, ledger, 1), beside()))
+
+
 def _wait_for(ledger: Path, line: str) -> None:
     until_ = time.monotonic() + 60
     while not ledger.exists() or line not in ledger.read_text(encoding="ascii"):
@@ -119,3 +136,25 @@ async def test_a_host_on_ray_that_is_told_to_end(place: Path, capability: Any) -
         history = await task.history()
     assert ledger.read_text(encoding="ascii").splitlines() == WHOLE, "nothing was done twice"
     assert not [line for line in history if isinstance(line.detail, Attempted)], "no attempt failed"
+    starts = [line.detail.replays for line in history if isinstance(line.detail, Started)]
+    assert starts == [0, 2], "who was told to end began nothing new"
+
+
+async def test_nothing_begins_in_a_host_that_waits_for_ray(place: Path) -> None:
+    """Ray waits for steps that are elsewhere before it ends a process, and then no more for what began meanwhile."""
+    ledger, file = place / "ledger", place / "file"
+    hold(ledger).touch()
+    async with Party.open(agents=[slow], runtime="ray", hosts=1) as party:
+        assert isinstance(party.runtime, RayRuntime)
+        hosts = party.runtime.placement
+        pid = int(await hosts.call(hosts.pooled(0), "ready"))
+        task = await party.ask(work_beside, ledger=str(ledger), file=str(file))
+        await asyncio.to_thread(_wait_for, ledger, "begins 1")
+        os.kill(pid, signal.SIGTERM)
+        await asyncio.sleep(LONGER)
+        file.touch()
+        await asyncio.sleep(LONGER)
+        assert ledger.read_text(encoding="ascii").splitlines() == ["begins 1"], "it began something new"
+        hold(ledger).unlink()
+        assert await task.result(120) == 3
+    assert sorted(ledger.read_text(encoding="ascii").splitlines()) == sorted(WHOLE[2:]), "nothing was done twice"

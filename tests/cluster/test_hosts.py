@@ -49,7 +49,7 @@ async def run_away(task: Task, number: int) -> list[int]:
     await task.memory.set("doubled", doubled)
     with pytest.raises(StepError, match="ValueError: negative"):
         await task.step(away, -1)
-    with pytest.raises(StepError, match="RemoteStepError"):
+    with pytest.raises(StepError, match="StepCrashedError"):
         await task.step(dies)
     return [doubled, pid, os.getpid(), await task.memory.get("doubled", kind=int)]
 

@@ -118,7 +118,7 @@ async def test_a_whole_conversation_is_replayed_from_the_log(world: World) -> No
 
 async def test_another_prompt_is_caught_on_replay(world: World) -> None:
     """A planted bug: a handler whose request is not the same each time."""
-    said = iter(["first", "second"])
+    said = itertools.chain(["first"], itertools.repeat("second"))
 
     async def handler(task: Task) -> None:
         await converse(task, ScriptedModel(["x"]), "main", next(said))

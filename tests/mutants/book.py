@@ -99,8 +99,8 @@ MESSAGES = (
     Mutant(
         "crash-asks",
         "actors/work.py",
-        'if options.on_crash != "retry" and left_open and not opened.freed:',
-        "if False:",
+        'left_open = left_open and options.on_crash != "retry"',
+        "left_open = False",
         (_COURSE,),
     ),
     Mutant(

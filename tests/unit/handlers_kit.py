@@ -10,7 +10,7 @@ from agent_party import Agent
 from agent_party.actors import cell, replay
 from agent_party.actors.steps import StepOptions
 from agent_party.actors.task_state import TaskState
-from tests.unit.world import Process, World, a_world
+from tests.unit.world import Process, World, a_world, until
 
 
 @pytest.fixture
@@ -51,3 +51,12 @@ def failure(state: TaskState) -> tuple[str, str]:
     assert state.status == "failed"
     assert state.failure is not None
     return state.failure.kind, state.failure.message
+
+
+async def asked(process: Process) -> str:
+    """The name of the wait that a person is asked about, once one is."""
+
+    async def held() -> list[str]:
+        return [wait.name for wait in (await process.state("t")).waits if wait.asks_a_person]
+
+    return str((await until(held))[0])

@@ -7,7 +7,7 @@ import pytest
 
 from agent_party import Agent, Task, TaskFailedError, step, testing
 from agent_party.actors.errors import CycleError
-from tests.unit.handlers_kit import result, world
+from tests.unit.handlers_kit import asked, result, world
 from tests.unit.test_messages import crashed, message
 from tests.unit.world import World, until
 
@@ -116,15 +116,36 @@ async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World
     await process.ask("t", "work")
     await until(lambda: calls)
     process = await crashed(world, process, agent)
-
-    async def held() -> bool:
-        return any(wait.asks_a_person for wait in (await process.state("t")).waits)
-
-    await until(held)
-    await process.decide("t", pay.__qualname__, decision)
+    await process.decide("t", await asked(process), decision)
     state = await process.finished("t")
     assert len(calls) == times
     assert state.status == ("completed" if decision == "approve" else "failed")
+
+
+async def test_a_person_is_asked_after_each_crash(world: World) -> None:
+    """Who let it go on once has not said that it may be done a third time."""
+    agent, calls = Agent("a"), []
+
+    @step(on_crash="ask")
+    async def pay() -> str:
+        calls.append(1)
+        if len(calls) < 3:
+            await asyncio.Event().wait()
+        return "paid"
+
+    @agent.on("work")
+    async def work(task: Task) -> str:
+        return await task.step(pay)
+
+    process = await world.process(agent)
+    await process.ask("t", "work")
+    for times in (1, 2):
+        await until(lambda: len(calls) == times)  # noqa: B023 - awaited within the turn
+        process = await crashed(world, process, agent)
+        await asked(process)
+        await process.leave("t", await process.statement("t", 0, time=times))
+    assert result(await process.finished("t")) == "paid"
+    assert len(calls) == 3
 
 
 async def test_a_step_that_a_crash_left_open_is_taken_back(world: World) -> None:

@@ -113,8 +113,8 @@ class Process:
         if wait >= 0:
             shown = state.waits[wait]
             fields = {"opened": shown.opened, "name": shown.name, "shown": shown.shown}
-        fields |= {"log": self.log.identity.log_id, "person": person, "key": key.public, "task": task, "note": ""}
-        return sign(Statement(wait=wait, decision=decision, time=0, **{**fields, **changed}), key)
+        fields |= {"log": self.log.identity.log_id, "person": person, "key": key.public, "task": task, "time": 0}
+        return sign(Statement(wait=wait, decision=decision, **{**fields, **changed}), key)
 
     async def leave(self, task: str, *events: Any) -> None:
         """Leave events in a task's inbox."""

@@ -2,7 +2,8 @@
 
 Ladybug lets one process write. What it says about readers beside a writer is not enough to rely on, so a lock file
 decides: whoever writes holds it alone, and any number may read together. It is held for as long as one thing follows
-another, and at most for `HOLD` seconds in a row; others wait for it up to a deadline.
+another, and at most for `HOLD` seconds in a row; others wait for it up to a deadline. Who waits for it holds a second
+one, the turnstile, through which everybody has to go: else readers who take turns would keep a writer out for ever.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ class LadybugFile:
 
     def __init__(self, path: Path, schema: Sequence[str]) -> None:
         self.path, self._schema = path, schema
-        self._lock = path.with_name(path.name + ".lock")
+        self._lock, self._turnstile = (path.with_name(path.name + end) for end in (".lock", ".turn"))
         self._guard = threading.RLock()
         self._held: int | None = None
         self._writes = False
@@ -122,8 +123,12 @@ class LadybugFile:
             return
         self.let_go()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._held = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._wait(fcntl.LOCK_EX if writes else fcntl.LOCK_SH)
+        until = time.monotonic() + DEADLINE
+        turnstile = self._locked(self._turnstile, fcntl.LOCK_EX, until)
+        try:
+            self._held = self._locked(self._lock, fcntl.LOCK_EX if writes else fcntl.LOCK_SH, until)
+        finally:
+            os.close(turnstile)
         self._since, self._writes = time.monotonic(), writes
         try:
             self._connect(writes)
@@ -131,18 +136,18 @@ class LadybugFile:
             self.let_go()
             raise
 
-    def _wait(self, kind: int) -> None:
-        assert self._held is not None
-        until = time.monotonic() + DEADLINE
+    def _locked(self, path: Path, kind: int, until: float) -> int:
+        """A file descriptor that holds a lock until it is closed."""
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while True:
             try:
-                fcntl.flock(self._held, kind | fcntl.LOCK_NB)
-                return
+                fcntl.flock(held, kind | fcntl.LOCK_NB)
+                return held
             except BlockingIOError:
                 if time.monotonic() > until:
-                    self.let_go()
+                    os.close(held)
                     raise StoreBusyError(
-                        f"{self.path}: another process has been at it for {DEADLINE:g} seconds: try again"
+                        f"{self.path}: others have been at it for {DEADLINE:g} seconds: try again"
                     ) from None
                 time.sleep(_POLL)
 

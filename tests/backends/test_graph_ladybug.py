@@ -77,11 +77,37 @@ async def test_who_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(ladybug_file, "LINGER", 60)
     monkeypatch.setattr(ladybug_file, "HOLD", 60)
     await add(one, Node("agent", "b", place(1)))
-    with pytest.raises(StoreBusyError, match="another process"):
+    with pytest.raises(StoreBusyError, match="others have been at it"):
         await two.checkpoint(RELATIONSHIPS)
     await one.close()
     assert (await two.checkpoint(RELATIONSHIPS)).sizes == {0: 2}
     await two.close()
+
+
+async def test_readers_who_take_turns_keep_no_writer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladybug_file, "DEADLINE", 10.0)
+    graphs = [LadybugGraph(tmp_path, LOG) for _ in range(4)]
+    await add(graphs[0], Node("agent", "a", place()))
+    await graphs[0].close()
+    written = False
+
+    async def read(graph: LadybugGraph, late: float) -> int:
+        await asyncio.sleep(late)  # so that one begins before the other ends
+        looks = 0
+        while not written:
+            assert (await graph.checkpoint(RELATIONSHIPS)).sizes[0] in (1, 2)
+            looks += 1
+        return looks
+
+    readers = [asyncio.ensure_future(read(graph, late / 3)) for late, graph in enumerate(graphs[1:])]
+    await asyncio.sleep(ladybug_file.HOLD)
+    try:
+        await add(graphs[0], Node("agent", "b", place(1)))
+    finally:
+        written = True
+        assert min(await asyncio.gather(*readers)) > 0
+        for graph in graphs:
+            await graph.close()
 
 
 async def test_a_file_is_let_go_soon_after_it_was_used(tmp_path: Path) -> None:

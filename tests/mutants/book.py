@@ -15,6 +15,7 @@ from tests.mutants.shard import SHARD
 
 _MESSAGES = "tests/unit/test_messages.py"
 _SAGAS, _COURSE = "tests/unit/test_sagas.py", "tests/unit/test_course.py"
+_CRASHES = "tests/unit/test_steps_crashes.py"
 _SCHEDULES = "tests/unit/test_schedules.py"
 
 MESSAGES = (
@@ -102,6 +103,34 @@ MESSAGES = (
         'left_open = left_open and options.on_crash != "retry"',
         "left_open = False",
         (_COURSE,),
+    ),
+    Mutant(
+        "crash-is-no-error",
+        "actors/work.py",
+        "max(CRASHES, options.retries)",
+        "options.retries",
+        (_CRASHES,),
+    ),
+    Mutant(
+        "crash-asks-again",
+        "actors/work.py",
+        "max(opened.revision, opened.admitted, opened.freed_at)",
+        "max(opened.revision, opened.admitted, opened.freed and self._cell.known + 1)",
+        (_COURSE,),
+    ),
+    Mutant(
+        "signed-once-counts-once",
+        "actors/deciding.py",
+        "if stated.statement in wait.freed_by:",
+        "if False:",
+        (_CRASHES,),
+    ),
+    Mutant(
+        "ends-with-everything",
+        "actors/work.py",
+        "                if self._cell.host.ending:\n",
+        "                if False:\n",
+        (_CRASHES,),
     ),
     Mutant(
         "restarts-children",

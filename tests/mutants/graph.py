@@ -24,6 +24,13 @@ GRAPH = (
         UNIT,
     ),
     Mutant(
+        "readers-keep-writers-out",
+        B + "ladybug_file.py",
+        "turnstile = self._locked(self._turnstile, fcntl.LOCK_EX, until)",
+        "turnstile = os.open(self._turnstile, os.O_RDWR | os.O_CREAT)",
+        ("tests/backends/test_graph_ladybug.py::test_readers_who_take_turns_keep_no_writer_out",),
+    ),
+    Mutant(
         "turn-in-ladybug",
         B + "graph_ladybug.py",
         '            if row["turn"] != before.turn:\n',

@@ -151,6 +151,13 @@ SCALE = (
         ("tests/cluster/test_ending.py",),
     ),
     Mutant(
+        "begins-nothing-new",
+        "cluster/host_actor.py",
+        "self._loop.call_soon_threadsafe(self._host.begin_nothing)",
+        "pass",
+        ("tests/cluster/test_ending.py::test_nothing_begins_in_a_host_that_waits_for_ray",),
+    ),
+    Mutant(
         "passivated-without-a-trace",
         "actors/cell.py",
         "        self.drop()\n        await self._stop_run()\n\n    def child(",

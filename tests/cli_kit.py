@@ -20,6 +20,8 @@ from tests.unit import party_app
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ("--app", "tests.unit.party_app:app")
+PATIENCE = 120.0
+"""Seconds for what takes one or two: a machine may have much else to do."""
 
 
 class Cli:
@@ -57,7 +59,7 @@ class Cli:
         async def ask() -> str:
             async with Party.open(agents=[party_app.writer], runtime="local") as party:
                 task = await party.ask(party_app.publish, topic="ravens")
-                async for state in task.watch(timeout=30):
+                async for state in task.watch(timeout=PATIENCE):
                     if state.open:
                         return task.id
             raise AssertionError("it never asked for approval")
@@ -72,9 +74,9 @@ def at_a_terminal(arguments: list[str], answer: Callable[[bytes], bytes]) -> str
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb", "COLUMNS": "200"}
     running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True)
     os.close(theirs)
-    shown, answered, until = b"", False, time.monotonic() + 30
+    shown, answered, until = b"", False, time.monotonic() + PATIENCE
     try:
-        while time.monotonic() < until and select.select([ours], [], [], 30)[0]:
+        while time.monotonic() < until and select.select([ours], [], [], PATIENCE)[0]:
             try:
                 shown += os.read(ours, 4096)
             except OSError:  # the other side is closed
@@ -82,7 +84,7 @@ def at_a_terminal(arguments: list[str], answer: Callable[[bytes], bytes]) -> str
             if not answered and (typed := answer(shown)):
                 answered = True
                 os.write(ours, typed)
-        assert running.wait(30) == 0, shown.decode(errors="replace")
+        assert running.wait(PATIENCE) == 0, shown.decode(errors="replace")
     finally:
         running.kill()
         running.wait()

@@ -158,7 +158,7 @@ async def truth_of(log: Log) -> Truth:
     return judged(log.identity, [entry.raw for entry in await all_entries(log.tape)])
 
 
-async def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     """Wait for a condition, with a deadline."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (the condition is whatever a test asks, not an event)

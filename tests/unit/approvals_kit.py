@@ -10,7 +10,7 @@ from agent_party.actors.events import Refused
 from agent_party.actors.packing import pack_input
 from agent_party.actors.people import GrantRole, People, WithdrawRole
 from agent_party.actors.statements import Decision
-from tests.unit.world import Process, World, until
+from tests.unit.world import DEADLINE, Process, World, until
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -72,4 +72,4 @@ async def refusals(process: Process, count: int) -> list[Refused]:
 
 
 async def role(process: Process, command: GrantRole | WithdrawRole) -> None:
-    await process.host.send(People, "roles", command, process.log.ambient.random(16), 10.0)
+    await process.host.send(People, "roles", command, process.log.ambient.random(16), DEADLINE)

@@ -241,12 +241,13 @@ class Book:
 
 async def people(process: Process, chance: random.Random) -> None:
     """Raise budgets or refuse to, and cancel a task now and then."""
-    asked: set[tuple[str, int, str]] = set()
+    asked: set[tuple[str, bytes, int, str]] = set()  # of each run: one that begins anew asks the same again
     while True:
         for task, cell in list(process.host.cells.items()):
             for number, wait in [(number, cell.state.waits[number]) for number in sorted(cell.state.open)]:
-                if wait.asks_a_person and (task, number, wait.held) not in asked and chance.random() < 0.5:
-                    asked.add((task, number, wait.held))
+                this = task, wait.opened, number, wait.held
+                if wait.asks_a_person and this not in asked and chance.random() < 0.5:
+                    asked.add(this)
                     decision: Any = "approve" if chance.random() < 0.7 else "reject"
                     with contextlib.suppress(PartyError, EventStoreError, IndexError):
                         await process.leave(task, await process.statement(task, number, decision))
@@ -266,9 +267,9 @@ async def grown(world: World, seed: int, count: int, crashes: int) -> Counter[st
         for task, (given, limit) in roots.items():
             await _ask(process, task, given, limit)
         try:
-            async with asyncio.timeout(chance.uniform(0.01, 0.3) if left else 60):
+            async with asyncio.timeout(chance.uniform(0.01, 0.3) if left else 300):
                 for task in roots:
-                    await process.finished(task, 60)
+                    await process.finished(task, 300)
         except TimeoutError:
             assert left, f"seed {seed}: not all trees end"
         acting.cancel()

@@ -71,12 +71,12 @@ class Server:
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gone = asyncio.Event()
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-            seen = Seen(head[0].split()[1], headers, body, asyncio.Event())
-            self.seen.append(seen)
+            self.seen.append(Seen(head[0].split()[1], headers, body, gone))
             reply = self._replies[min(len(self.seen), len(self._replies)) - 1]
             await self._send(writer, reply)
             if reply.never:
@@ -84,8 +84,7 @@ class Server:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            if self.seen:
-                self.seen[-1].gone.set()
+            gone.set()
             writer.close()
 
     async def _send(self, writer: asyncio.StreamWriter, reply: Reply) -> None:

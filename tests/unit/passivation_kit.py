@@ -10,7 +10,7 @@ from agent_party import Agent, Task
 from agent_party.actors import supervisor
 from agent_party.actors.events import Received
 from agent_party.actors.packing import pack
-from tests.unit.world import Process, World, a_world, until
+from tests.unit.world import NEVER, Process, World, a_world, until
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def at_rest(process: Process, *tasks: str) -> None:
         return not any(task in process.host.cells for task in tasks)
 
     await until(gone)
-    process.host.passivation.idle = 60.0
+    process.host.passivation.idle = NEVER
 
 
 async def waiting(process: Process, task: str) -> None:

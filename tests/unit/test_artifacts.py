@@ -65,7 +65,7 @@ async def test_put_list_get(party: Party, cli: Cli) -> None:
 async def test_it_leads_to_the_person(party: Party) -> None:
     made = await party.artifacts.put("page", b"words")
     task = await party.ask(weigh, file=made.artifact)
-    assert await task.result(30) == 5
+    assert await task.result(120) == 5
     node = f"artifact/{made.artifact.blob.hex()}"
     why = await party.graph.why(node)
     assert [(e.kind, str(e.source), e.made.stream) for e in why.chain] == [

@@ -53,7 +53,8 @@ async def test_a_cancelled_parent_ends_when_its_children_are_accounted_for(world
 
     async def all_wait() -> bool:
         found = [await children(process, child) for child in await children(process)]
-        return len(found) == 2 and all([one and (await process.state(one[0])).open for one in found])
+        deep = [await process.state(one[0]) for one in found if one]
+        return sum(state.waits[wait].kind == "signal" for state in deep for wait in state.open) == 2
 
     await until(all_wait)
     await process.host.cancel("t", "ada", "enough")
@@ -65,10 +66,13 @@ async def test_a_cancelled_parent_ends_when_its_children_are_accounted_for(world
 
 
 async def test_a_failed_step_and_one_that_is_stopped_count_as_all_that_they_reserved(world: World) -> None:
+    hanging = asyncio.Event()
+
     async def fails() -> None:
         raise ValueError
 
     async def hangs() -> None:
+        hanging.set()
         await asyncio.Event().wait()
 
     async def whole(task: Task) -> None:
@@ -80,10 +84,12 @@ async def test_a_failed_step_and_one_that_is_stopped_count_as_all_that_they_rese
             async with task.budget.reserve(Spent(tokens=300)):
                 await task.step(hangs)
 
-        await task.first(reserved(), task.sleep(0.05))
+        await task.first(reserved(), task.signal("enough"))
 
     process = await world.process(does(whole))
     await ask(process, "whole", Budget.of(tokens=1_000))
+    await hanging.wait()
+    await process.host.deliver("t", message("signal", "enough", 1))
     state = await process.finished("t")
     assert state.spent == Spent(tokens=340, calls=2)
     await check(process)

@@ -270,7 +270,7 @@ async def test_what_people_add_further_down_is_added_above_as_far_as_it_is_used(
 
 async def test_seconds_bound_a_child_and_come_back(world: World) -> None:
     async def whole(task: Task) -> Any:
-        await task.using(budget=Budget.of(seconds=40)).ask("quick")
+        await task.using(budget=Budget.of(seconds=400)).ask("quick")
         with pytest.raises(TaskFailedError, match=r"within 0.05 seconds"):
             await task.using(within=0.05).ask("never")
         left = task.budget.left
@@ -284,14 +284,14 @@ async def test_seconds_bound_a_child_and_come_back(world: World) -> None:
         await task.signal("never")
 
     process = await world.process(does(whole, quick, never))
-    await ask(process, "whole", Budget.of(seconds=100))
+    await ask(process, "whole", Budget.of(seconds=1_000))
     state = await process.finished("t")
     first, second = [await process.state(child) for child in await children(process)]
-    assert (first.within, second.within) == (40, 0.05)
+    assert (first.within, second.within) == (400, 0.05)
     assert first.spent.seconds >= Decimal("0.02")
     assert second.spent.seconds == Decimal("0.05")
-    assert Decimal(str(result(state))) == 100 - first.spent.seconds - second.spent.seconds
-    assert [wait.reserved for wait in state.waits[:2]] == [Spent(seconds=Decimal(40)), Spent(seconds=Decimal("0.05"))]
+    assert Decimal(str(result(state))) == 1_000 - first.spent.seconds - second.spent.seconds
+    assert [wait.reserved for wait in state.waits[:2]] == [Spent(seconds=Decimal(400)), Spent(seconds=Decimal("0.05"))]
     await check(process)
 
 

@@ -27,7 +27,7 @@ def kept(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> tuple[Cli, str]:
     async def ask() -> str:
         async with Party.open(agents=[keeper], runtime="local") as party:
             task = await party.ask(keep)
-            await task.result(30)
+            await task.result(120)
             return task.id
 
     return cli, asyncio.run(ask())

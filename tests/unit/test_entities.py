@@ -15,7 +15,7 @@ from agent_party.actors.activation import SNAPSHOT_EVERY, load
 from agent_party.actors.entities import Entities, entity_fold
 from agent_party.actors.errors import DeadlineError, InputError, MailboxFullError
 from agent_party.eventstore.errors import IdReusedError, PayloadError, UnknownEventError
-from tests.unit.world import Process, World, a_world
+from tests.unit.world import DEADLINE, Process, World, a_world
 
 
 @event("test.counted")
@@ -114,7 +114,7 @@ def number(text: str) -> bytes:
 
 
 async def send(process: Process, command: Any, as_: str = "", *, of: Any = Tally, name: str = "t") -> Any:
-    return await process.host.send(of, name, command, number(as_) if as_ else os.urandom(16), 5.0)
+    return await process.host.send(of, name, command, number(as_) if as_ else os.urandom(16), DEADLINE)
 
 
 async def test_a_command_is_decided_recorded_and_answered(world: World) -> None:

@@ -153,7 +153,7 @@ async def test_a_fence_reaches_a_busy_stream(log: Log) -> None:
 
     busy = asyncio.create_task(be_busy())
     await log.changed(5)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await Issuer(log).fence("note/a", writer.grant)
         assert await busy == (await log.state("note/a")).revision
 

@@ -109,7 +109,7 @@ async def test_writers_of_two_processes_go_on_while_slices_move(site: Site) -> N
                 await Issuer(two).move(number, other_lane(two, number))
 
     logs = [one, two]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await asyncio.gather(moving(), *(write(logs[n % 2], writer, 30) for n, writer in enumerate(writers)))
     await asyncio.gather(one.refresh(), two.refresh())
     for log in (one, two, await site.open("three.db")):
@@ -208,7 +208,7 @@ async def test_what_lands_behind_the_seal_is_not_accepted(site: Site, tape: Lane
     await appending
     await log.refresh()
     assert await texts(log, "note/a") == ["late"], "sent again where the slice goes on, and accepted once"
-    assert log.index.findings["elsewhere"] == 1
+    assert log.index.findings["elsewhere"] >= 1, "once more if it was sent again on the way"
 
 
 async def test_a_mover_that_dies_holds_nobody_up_for_long(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ async def test_an_opening_of_a_seal_that_never_comes_holds_up_its_lane(site: Sit
     assert log.index.findings["elsewhere"] == 1
     assert not any(appender.held for appender in log._lanes.appenders)
     await tape.append(1, [opening(root)], Entry(0, b""))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await log.refresh()
     assert [appender.held for appender in log._lanes.appenders] == [False, True, False, False]
     audit = await verify_log(log)

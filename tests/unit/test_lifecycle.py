@@ -85,8 +85,8 @@ async def test_paused_nothing_new_begins_until_it_is_resumed(tmp_path: Path) -> 
         assert await party.dj.resolve("work") == ""
         go_on.set()
         await handle.resume()
-        assert await later.result(30) == "X"
-        assert await running.result(30) == "WAIT"
+        assert await later.result(120) == "X"
+        assert await running.result(120) == "WAIT"
         moves = [line.detail for line in await handle.history() if isinstance(line.detail, Moved)]
         assert [move.phase for move in moves] == ["paused", "running"]
         signed = msgspec.msgpack.decode(moves[0].statement, type=Statement)
@@ -120,10 +120,15 @@ async def test_a_paused_agents_running_task_finishes_its_step_and_begins_no_othe
         await until(settled)
         host = party.runtime.host  # type: ignore[attr-defined]
         host.passivation.idle = 0.0
-        await until(host.passivation.sweep)
+
+        async def rests() -> bool:
+            await host.passivation.sweep()
+            return task.id not in host.cells
+
+        await until(rests)
         assert calls == [0]
         await party.agent("two").resume()
-        await task.result(30)
+        await task.result(120)
         assert calls == [0, 1, 2]
 
 
@@ -143,11 +148,11 @@ async def test_drained_it_finishes_what_it_has_begun(tmp_path: Path, monkeypatch
         later = await party.using(agent="clerk").ask("work", what="x")
         await lacks(party, later, "agent clerk, which is drained (closing)")
         go_on.set()
-        assert await running.result(30) == "WAIT"
+        assert await running.result(120) == "WAIT"
         await phase(party, "clerk", "completed")
         assert (await later.state()).status == "requested"
         await handle.resume()
-        assert await later.result(30) == "X"
+        assert await later.result(120) == "X"
 
 
 async def test_retired_it_takes_none_and_is_passed_by(tmp_path: Path) -> None:
@@ -159,7 +164,7 @@ async def test_retired_it_takes_none_and_is_passed_by(tmp_path: Path) -> None:
         assert await party.dj.resolve("work") == "b"
         asked = await party.using(agent="a").ask("work", what="x")
         await lacks(party, asked, "another agent: a is retired (old)")
-        assert await (await party.ask("work", what="y")).result(30) == "Y"
+        assert await (await party.ask("work", what="y")).result(120) == "Y"
         with pytest.raises(StatementError, match="for good"):
             await party.agent("a").resume()
     async with opened(tmp_path, clerk("a")[0]) as party:
@@ -237,7 +242,7 @@ async def test_a_task_of_a_paused_agent_answers_and_nothing_is_written(tmp_path:
 async def test_memory_is_asked_by_type(tmp_path: Path) -> None:
     async with opened(tmp_path, clerk()[0]) as party:
         task = await party.ask("remember")
-        assert await task.result(30) == ["two", "one", "None", "note/1", "note/2"]
+        assert await task.result(120) == ["two", "one", "None", "note/1", "note/2"]
         found = await party.agent("clerk").memory(prefix="note/", kind=Note, where=lambda note: note.stars < 4)
         assert found == {"note/1": Note("one", 3)}
         assert set(await party.agent("clerk").memory()) == {"note/1", "note/2", "other"}
@@ -249,7 +254,7 @@ async def test_health_says_how_it_does(tmp_path: Path) -> None:
         handle = party.agent("clerk")
         for what in ("x", "fail", "y", "z"):
             task = await party.using(agent="clerk").ask("work", what=what)
-            async for _ in task.watch(30):
+            async for _ in task.watch(120):
                 pass
         await party.using(agent="clerk").ask("work", what="wait")
 

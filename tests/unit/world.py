@@ -33,9 +33,11 @@ from agent_party.projections.worker import Worker
 from agent_party.testing.lives import Life
 from agent_party.testing.world import folder
 
-__all__ = ["DEADLINE", "Clock", "Process", "World", "a_world", "folder", "until"]
-DEADLINE = 30.0
+__all__ = ["DEADLINE", "NEVER", "Clock", "Process", "World", "a_world", "folder", "until"]
+DEADLINE = 120.0
 """Seconds for what takes milliseconds: a machine may have much else to do."""
+NEVER = 86_400.0
+"""Seconds after which what only waits is taken out of memory: a test that is about it says when."""
 
 
 async def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
@@ -70,7 +72,7 @@ class Process:
         self.views = MemoryViews()
         self.worker: Worker[Write, Read] = Worker(log, AgentsAndTasks(), self.views)
         self.registry = ViewRegistry(self.worker, self.views, self.presence)
-        self.host = Host(log, self.registry, self.presence, self.snapshots)
+        self.host = Host(log, self.registry, self.presence, self.snapshots, idle=NEVER)
         self.doorman = Doorman(log, self.presence.holder)
 
     async def ask(self, task: str, capability: str, *, agent: str = "", within: float = 0, **given: Any) -> str:

@@ -34,6 +34,7 @@ from .work import Work
 PATIENCE = 2.0
 """Seconds that a rehearsal may stand still without having come to the end of the record."""
 _ROUNDS = 50
+"""Turns of the event loop in which nothing happens, after which nothing more is expected to."""
 
 
 class Rehearsed(NamedTuple):
@@ -209,15 +210,16 @@ async def _rehearsed(
 
 async def _to_its_end(cell: _Cell, stage: _Stage, run: asyncio.Task[Any]) -> None:
     """Until the handler has ended, or stands still where the record ends, or stands still before."""
-    replay, still, loop = cell.waits.replay, 0, asyncio.get_running_loop()
+    replay, still, late, loop = cell.waits.replay, 0, 0, asyncio.get_running_loop()
     before, until = replay.reached, loop.time() + stage.patience
     while not run.done():
         await asyncio.sleep(0 if still < _ROUNDS else 0.01)
         still += 1
         if replay.reached != before:
-            before, until, still = replay.reached, loop.time() + stage.patience, 0
+            before, until, still, late = replay.reached, loop.time() + stage.patience, 0, 0
         at_the_end = stage.still.is_set() and not replay.running and still >= _ROUNDS
-        if at_the_end or replay.error or loop.time() > until + stage.patience:
+        late += loop.time() > until + stage.patience  # what held this up for so long has held up the handler too
+        if at_the_end or replay.error or late > _ROUNDS:
             break
     for _ in range(_ROUNDS):
         await asyncio.sleep(0)

@@ -15,6 +15,8 @@ from .task_state import WaitState
 
 PATIENCE = 30.0
 """Seconds that a replay may stand still before it is given up."""
+_TURNS = 50
+"""Turns of the loop that it has besides: a loop that was held up has held up the handler too."""
 
 
 class Replay:
@@ -111,7 +113,7 @@ class Replay:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience or PATIENCE):
                     await self._over.wait()
-            self._see_that_it_moves(before)
+            await self._see_that_it_moves(before)
         if self.error:
             raise self.error
 
@@ -141,14 +143,19 @@ class Replay:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience or PATIENCE):
                     await asyncio.shield(turn)
-            self._see_that_it_moves(before)
+            await self._see_that_it_moves(before)
         return turn.result()
 
-    def _see_that_it_moves(self, before: int) -> None:
-        if not self.running or self._cursor != before or self.error:
-            return
-        if not (self.missing and self._diverge(self._opened)):
+    async def _see_that_it_moves(self, before: int) -> None:
+        for _ in range(_TURNS):
+            if self._moves(before):
+                return
+            await asyncio.sleep(0)
+        if not self._moves(before) and not (self.missing and self._diverge(self._opened)):
             self._fail(f"{self.missing or 'an outcome is recorded as taken'}, and the handler does not ask for it")
+
+    def _moves(self, before: int) -> bool:
+        return not self.running or self._cursor != before or self.error is not None
 
     def _fail(self, what: str) -> ReplayError:
         self.error = ReplayError(f"{what}: the code has changed, or does not do the same each time")

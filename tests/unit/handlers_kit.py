@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agent_party import Agent
-from agent_party.actors import cell, replay
+from agent_party.actors import cell
 from agent_party.actors.steps import StepOptions
 from agent_party.actors.task_state import TaskState
 from tests.unit.world import Process, World, a_world, until
@@ -24,7 +24,6 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries and stubborn handlers cost no time."""
     monkeypatch.setattr(StepOptions, "pause", lambda self, attempt, chance: 0.001)
     monkeypatch.setattr(cell, "STOPPING", 0.05)
-    monkeypatch.setattr(replay, "PATIENCE", 2.0)
 
 
 def does(*handlers: Any, **options: Any) -> Agent:

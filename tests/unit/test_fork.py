@@ -1,11 +1,15 @@
 """Forks of tasks: what was recorded is not done again, what was open is awaited anew, what is changed goes on live."""
 
+import asyncio
+import time
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent_party import Agent, Task, step
+from agent_party.actors import rehearsal
 from agent_party.actors.budgets import Budget, Spent
 from agent_party.actors.errors import InputError, RefusedError, UnknownTaskError
 from agent_party.actors.events import Forked, Requested
@@ -304,3 +308,46 @@ async def test_a_query_to_a_task_that_lives_elsewhere_is_answered_from_its_recor
         await other.host.query("t", "words", b"\x80")
     assert done == Counter(ravens=1)
     assert (await process.state("t")).status == "waiting"
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+async def test_a_process_that_is_held_up_answers_from_a_record_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """Whatever holds up the process has held up the handler too: it has not stood still."""
+    agent = Agent("a")
+
+    async def found(number: int) -> int:
+        return number
+
+    @agent.on("ask")
+    async def ask(task: Task) -> None:
+        numbers: list[int] = []
+        task.on_query("found", lambda: numbers)
+
+        async def find(number: int) -> None:
+            for _ in range(5 * (number % 7)):
+                await asyncio.sleep(0)
+            numbers.append(await task.step(found, number))
+
+        if at_once:
+            await asyncio.gather(*(find(number) for number in range(60)))
+        else:
+            for number in range(60):
+                await find(number)
+        await task.signal("go")
+
+    async def hold_up() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+            time.sleep(0.2)  # noqa: ASYNC251 - nothing of this process goes on meanwhile
+
+    process, other = await world.process(agent), await world.process(agent)
+    await process.ask("t", "ask")
+    await process.opened("t", "go")
+    await other.log.refresh()
+    monkeypatch.setattr(rehearsal, "PATIENCE", 0.02)
+    holding = asyncio.create_task(hold_up())
+    answer = msgspec.msgpack.decode(await other.host.query("t", "found", b"\x80"))
+    assert sorted(answer) == list(range(60))
+    await holding

@@ -154,8 +154,9 @@ class Supervisor:
         """Activate what could run, belongs here, and is run by nobody alive; cancel what is left behind."""
         registry, host = self._host.registry, self._host
         for task in list(host.waiting_for)[:_PRUNED]:
-            what = host.waiting_for.pop(task)
-            if await registry.unfinished(task):
+            unfinished = await registry.unfinished(task)
+            what = host.waiting_for.pop(task, None)  # it may wait no longer, or for something else by now
+            if unfinished and what is not None:
                 host.waiting_for[task] = what
         await self._try_all(await registry.runnable(host.capabilities()))
         await self._run_due()

@@ -183,10 +183,12 @@ class Effects:
         if self._processes is None:
             context = multiprocessing.get_context("spawn")
             self._processes = concurrent.futures.ProcessPoolExecutor(PROCESSES, mp_context=context)
+        processes = self._processes
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._processes, call)
+            return await asyncio.get_running_loop().run_in_executor(processes, call)
         except concurrent.futures.process.BrokenProcessPool as error:
-            self._processes = None
+            if self._processes is processes:  # else somebody has begun new ones already
+                self._processes = None
             raise StepCrashedError(f"a process for steps ended: {error}") from error
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ PARTS = {ALONE: 1, AT_ONCE: 30}
 TRACED = ("fsync", "fdatasync", "sync_file_range", "msync")
 _LIMIT = 600.0
 SETTLING = 1.0
-"""Seconds that a contestant has to be done with a turn, before its calls are counted."""
+"""Seconds without a call, after which a contestant is taken to be done with a turn."""
 _LINE = 1024 * 1024
 
 
@@ -198,11 +198,21 @@ async def counted(entry: Entry) -> dict[str, Syncs]:
 
 
 async def _calls(opened: Session, report: Path, part: str, steps: int) -> tuple[int, int]:
-    before = await asyncio.to_thread(tally, report)
+    before = await _settled(report)
     await opened.run(part, steps)
-    await asyncio.sleep(SETTLING)
-    after = await asyncio.to_thread(tally, report)
+    after = await _settled(report)
     return after[0] - before[0], after[1] - before[1]
+
+
+async def _settled(report: Path) -> tuple[int, int]:
+    """The calls, once no more of them come."""
+    async with asyncio.timeout(_LIMIT):
+        found = await asyncio.to_thread(tally, report)
+        while True:
+            await asyncio.sleep(SETTLING)
+            before, found = found, await asyncio.to_thread(tally, report)
+            if found == before:
+                return found
 
 
 def tally(report: Path) -> tuple[int, int]:

@@ -55,7 +55,7 @@ class Case:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PARTY_", "RAY_"))}
         environment |= {"PARTY_STATE_DIR": str(self.folder / "state"), "PYTHONPATH": str(ROOT)}
         ended = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600, check=False
         )
         assert not check or ended.returncode == 0, ended.stdout + ended.stderr
         return ended

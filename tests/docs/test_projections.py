@@ -14,7 +14,7 @@ def test_the_page_is_a_program(tmp_path: Path) -> None:
     assert len(blocks) == 3
     program = tmp_path / "page.py"
     program.write_text("\n\n".join(blocks), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -54,7 +54,7 @@ def run(folder: Path, script: str) -> str:
     }
     command = ["bash", "-euo", "pipefail", "-c", script]
     ended = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, f"{script}\n{ended.stdout}\n{ended.stderr}"
     return ended.stdout

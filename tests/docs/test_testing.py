@@ -30,7 +30,7 @@ def test_the_page_runs_with_and_without_a_plugin_for_async_tests(
     errors = ["-W", "error", "-W", "ignore:Unknown config option"]
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *errors, program.name],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert f"{count} passed" in ended.stdout

@@ -23,7 +23,7 @@ def test_the_page_runs_and_says_what_it_prints(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ def test_people_decide(tmp_path: Path) -> None:
     environment |= {"PARTY_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "examples" / "approvals.py")]
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines() == [

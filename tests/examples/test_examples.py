@@ -29,7 +29,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PARTY_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(path)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     assert SAYS.get(name, "") in done.stdout

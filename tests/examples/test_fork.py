@@ -19,7 +19,7 @@ def test_a_failed_task_finishes_elsewhere_with_what_was_recorded(tmp_path: Path)
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

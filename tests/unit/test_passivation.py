@@ -30,7 +30,7 @@ from tests.unit.passivation_kit import (
     waiting,
     world,
 )
-from tests.unit.world import Clock, Process, World, until
+from tests.unit.world import DEADLINE, Clock, Process, World, until
 
 __all__ = ["no_rounds", "world"]
 
@@ -105,7 +105,7 @@ async def test_what_arrives_while_it_goes_is_not_missed(world: World, monkeypatc
 
         monkeypatch.setattr(cell, "rest", slow)
         process.host.passivation.idle = 0.0
-        await process.host.passivation.sweep()
+        await until(process.host.passivation.sweep)  # it may go once it stands still, a little after that is on the log
         assert result(await process.finished(task)) == "BEFORE MEANWHILE"
 
 
@@ -214,7 +214,7 @@ async def test_room_that_others_made_and_took_is_no_lack_of_it(world: World, mon
     async def began(*tasks: str) -> None:
         for task in tasks:
             await process.ask(task, "work", what="never")
-            await waiting(process, task)
+            await until(lambda: process.host.cells[task].stands_still)  # noqa: B023 - awaited within the turn
 
     async def slow(tasks: Any, wanted: int) -> int:
         looked.append(wanted)
@@ -240,6 +240,7 @@ async def test_the_one_that_was_silent_the_longest_goes_where_there_is_no_room(
     for n in range(3):
         await process.ask(f"t{n}", "work", what="signal")
         await waiting(process, f"t{n}")
+        await until(lambda: process.host.cells[f"t{n}"].stands_still)  # noqa: B023 - awaited within the turn
     await process.host.query("t0", "total", pack({}, ""))
     await process.ask("t3", "work", what="signal")
     assert sorted(process.host.cells) == ["t0", "t2", "t3"]
@@ -310,7 +311,7 @@ async def test_what_nothing_comes_of_is_tried_ever_more_seldom(world: World) -> 
 async def test_an_entity_goes_and_comes_back_without_a_grant(world: World) -> None:
     process = await world.process()
     for n in range(3):
-        reply = await process.host.send(Tally, "one", Add(1), bytes([n]) * 16, 5)
+        reply = await process.host.send(Tally, "one", Add(1), bytes([n]) * 16, DEADLINE)
         assert reply.state == n + 1
         process.host._entities.sweep(-1.0)
         assert not process.host._entities._live
@@ -334,7 +335,7 @@ async def test_a_host_that_drains_lets_effects_end_and_takes_no_more(world: Worl
     one = await world.process(busy)
     await one.ask("t", "count")
     await begun.wait()
-    draining = asyncio.ensure_future(one.host.drain(5))
+    draining = asyncio.ensure_future(one.host.drain(DEADLINE))
     await asyncio.sleep(0)
     go_on.set()
     await draining

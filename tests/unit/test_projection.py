@@ -151,15 +151,15 @@ async def test_rows_say_paused_held_and_when_time_moves_them_on(world: World) ->
 
     process = await world.process(agent)
     await process.ask("sleeps", "sleeps")
-    await process.ask("asks", "asks", within=60)
+    await process.ask("asks", "asks", within=600)
     await process.opened("sleeps", "sleep")
     await process.opened("asks", "go on")
     await process.host.cells["asks"].pause("ada")
     rows = {row.id: row for row in await process.registry.tasks()}
     sleeps_state, asks_state = await process.state("sleeps"), await process.state("asks")
     assert (rows["sleeps"].status, rows["sleeps"].due) == ("waiting", sleeps_state.due)
-    assert (rows["asks"].status, rows["asks"].due) == ("paused", asks_state.requested_at + 60_000_000)
-    late, following = await process.registry.due(["sleeps", "asks"], asks_state.requested_at + 60_000_000)
+    assert (rows["asks"].status, rows["asks"].due) == ("paused", asks_state.requested_at + 600_000_000)
+    late, following = await process.registry.due(["sleeps", "asks"], asks_state.requested_at + 600_000_000)
     assert ([one.task for one in late], following) == (["asks"], sleeps_state.due)
     assert await process.registry.runnable(["sleeps", "asks"]) == []
 

@@ -41,7 +41,7 @@ async def world() -> AsyncIterator[World]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody's share is over before all is written, however slow the machine is."""
-    for name, seconds in {"_STILL": 0.1, "_SHARE": 60.0, "_PATIENCE": 60.0, "PATIENCE": 60.0}.items():
+    for name, seconds in {"_STILL": 0.5, "_SHARE": 60.0, "_PATIENCE": 60.0, "PATIENCE": 60.0}.items():
         monkeypatch.setattr(racing, name, seconds)
 
 

@@ -1,13 +1,14 @@
 """Sagas: taking back what was done, after a failure, a cancellation, a crash."""
 
 import asyncio
+import threading
 
 import pytest
 
 from agent_party import Agent, Task, step
 from agent_party.actors.errors import CompensationError, TaskCancelledError
 from tests.unit.handlers_kit import world
-from tests.unit.test_messages import crashed, message
+from tests.unit.test_messages import message
 from tests.unit.world import World, until
 
 __all__ = ["world"]
@@ -55,7 +56,7 @@ async def test_a_saga_takes_back_in_reverse_order_what_it_did(world: World) -> N
 @pytest.mark.parametrize("turns", range(20))
 async def test_a_cancelled_saga_is_taken_back_also_over_a_crash(world: World, turns: int) -> None:
     """Whenever it comes, it repeats at most the one step that was in flight."""
-    done: list[str] = []
+    done, others = list[str](), set(threading.enumerate())
     agent = sagas(done, fail=False)
     process = await world.process(agent)
     await process.ask("t", "travel")
@@ -63,7 +64,10 @@ async def test_a_cancelled_saga_is_taken_back_also_over_a_crash(world: World, tu
     await process.host.cancel("t", "ada", "changed my mind")
     for _ in range(turns):
         await asyncio.sleep(0)
-    process = await crashed(world, process, agent)
+    await world.kill(process)
+    for thread in set(threading.enumerate()) - others:  # what the dead had begun does not come later
+        await asyncio.to_thread(thread.join) if thread.name == "effect" else None
+    process = await world.process(agent)
     state = await process.finished("t")
     assert state.status == "cancelled"
     assert list(dict.fromkeys(done)) == ["oslo", "rome", "-rome", "-oslo"]

@@ -24,7 +24,7 @@ def silent(line: str) -> None:
 
 def until_it_says_here(log: Path) -> None:
     """Wait until a process has begun to run its program."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while log.read_text() != "here\n":
         assert time.monotonic() < deadline, "it says nothing"
         time.sleep(0.01)
@@ -46,7 +46,7 @@ def test_a_process_is_detached_and_its_words_are_kept(sleeper: tuple[int, str], 
     assert os.getsid(pid) == pid != os.getsid(0)
     assert processes.same(pid, birth)
     assert processes.memory(pid) > 1 << 20
-    assert processes.end(pid, birth, 10)
+    assert processes.end(pid, birth, 120)
     assert not processes.same(pid, birth)
     assert processes.born(pid) == ""
 
@@ -72,7 +72,7 @@ def test_a_paused_process_is_woken_to_hear_that_it_ends(
         return tell(pid, birth, number)
 
     monkeypatch.setattr(processes, "tell", noted)
-    assert processes.end(pid, birth, 30)
+    assert processes.end(pid, birth, 120)
     assert told == [signal.SIGTERM, signal.SIGCONT], "it had to be killed"
 
 
@@ -81,7 +81,7 @@ def test_one_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     pid = processes.spawn([sys.executable, "-c", f"{words}; time.sleep(600)"], environment(), tmp_path / "log")
     birth = processes.born(pid)
     until_it_says_here(tmp_path / "log")
-    assert processes.end(pid, birth, 0.1)
+    assert processes.end(pid, birth, 0.1, 120)
     assert not processes.same(pid, birth)
 
 
@@ -105,7 +105,7 @@ def test_the_log_of_the_time_before_is_kept(tmp_path: Path) -> None:
     place.home(node).mkdir()
     for said in ("one", "two"):
         nodes.launch(place, node, Command([sys.executable, "-c", f"print('{said}')"], environment()))
-        assert processes.gone(node.pid, node.born, 30)
+        assert processes.gone(node.pid, node.born, 120)
     assert place.log(node).read_text() == "two\n"
     assert place.log(node).with_name("server.log.1").read_text() == "one\n"
 

@@ -54,6 +54,13 @@ async def seen_by(tape: ShardTape, lane: int = 0) -> list[bytes]:
     return [entry.raw for entry in await all_entries(tape, lane)]
 
 
+@pytest.fixture
+def promptly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked is answered in the first answer, however slow the machine is."""
+    monkeypatch.setattr(shard_serving, "PROMPT", 60.0)
+
+
+@pytest.mark.usefixtures("promptly")
 async def test_appends_of_one_turn_go_in_one_call() -> None:
     way = Way(Shard(Lanes(8)))
     tape = ShardTape([way])
@@ -95,6 +102,7 @@ async def test_a_wait_does_not_hold_up_what_is_asked_beside_it() -> None:
     await asyncio.wait_for(waiting, 60)
 
 
+@pytest.mark.usefixtures("promptly")
 async def test_what_was_sent_needs_no_second_call_to_be_read() -> None:
     way = Way(Shard(MemorySource()))
     tape = ShardTape([way])
@@ -210,7 +218,7 @@ async def test_the_end_is_asked_for_after_the_question_came() -> None:
     await until(lambda: source.reading == 1, "the first reads")
     await source.tape.append(0, [b"by another way"], START)
     second = asyncio.create_task(late.read(0, 0, 10))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(shard._calls) == 2, "the second has asked")
     source.go.set()
     assert await first == []
     assert [entry.raw for entry in await second] == [b"by another way"]
@@ -261,7 +269,7 @@ async def test_a_call_is_not_known_to_the_next_shard_log() -> None:
     way = Way(Shard(source))
     tape = ShardTape([way])
     waiting = asyncio.create_task(tape.append(0, [b"x"], START))
-    await until(lambda: way.messages == 1, "it is asked")
+    await until(lambda: 0 in source.waiting, "it is sent")
     way.shard = Shard(Lanes(1))
     with pytest.raises(Indefinite, match="another shard log took over"):
         await waiting

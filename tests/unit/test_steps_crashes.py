@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent_party import Agent, StepError, Task, step
+from agent_party.actors import supervisor
 from agent_party.actors.errors import StepCrashedError
 from agent_party.actors.events import Attempted, Refused, Stated
 from agent_party.actors.work import CRASHES
@@ -158,8 +159,11 @@ async def test_a_taking_back_that_crashes_is_tried_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("on_crash", ["retry", "ask"])
-async def test_where_everything_ends_who_goes_on_decides(world: World, on_crash: Any) -> None:
+async def test_where_everything_ends_who_goes_on_decides(
+    world: World, on_crash: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A machine that is shut down ends the steps' processes too: that is no failure of the step."""
+    monkeypatch.setattr(supervisor, "ROUND", 3_600.0)  # the one that is about to end does not take it up again
     agent = stepping(on_crash=on_crash)
     first = await world.process(agent)
     happened = crashing(first, 1_000)
@@ -195,7 +199,7 @@ async def test_a_process_of_its_own_that_is_killed(world: World, tmp_path: Path)
 
     process = await world.process(does(handler))
     await process.ask("t", "handler")
-    assert result(await process.finished("t", 60)) == "paid"
+    assert result(await process.finished("t", 300)) == "paid"
     assert await attempts(process) == [(1, "StepCrashedError")]
 
 
@@ -208,5 +212,5 @@ async def test_others_in_the_same_pool_do_not_fail_for_it(world: World, tmp_path
 
     process = await world.process(does(handler))
     await asyncio.gather(*(process.ask(f"t{number}", "handler", number=number) for number in range(6)))
-    ends = await asyncio.gather(*(process.finished(f"t{number}", 120) for number in range(6)))
+    ends = await asyncio.gather(*(process.finished(f"t{number}", 300) for number in range(6)))
     assert [result(end) for end in ends] == ["paid"] * 6

@@ -14,7 +14,7 @@ from agent_party.actors.errors import DeadlineError, MailboxFullError
 from agent_party.actors.events import CORE, Progressed, Requested
 from agent_party.actors.packing import pack
 from agent_party.eventstore.errors import IdReusedError, LogRolledBack, UnknownEventError
-from tests.unit.world import Process, World, a_world, until
+from tests.unit.world import DEADLINE, Process, World, a_world, until
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ async def test_a_process_that_lost_a_task_leaves_it_alone(world: World) -> None:
     assert kinds.count("Completed") == 1
 
 
-async def test_the_same_request_from_two_processes_at_once(world: World) -> None:
+async def test_the_same_request_from_two_processes_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "PATIENCE", 60.0)  # however long the first takes to record it
     log: list[str] = []
     one, two = await world.process(worker(log=log)), await world.process(worker(log=log))
     for n in range(10):
@@ -132,8 +133,9 @@ async def test_a_task_that_another_process_only_began_is_taken_over(
 
 async def test_a_request_that_gets_nowhere_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "DEADLINE", 0.1)
-    monkeypatch.setattr(calls, "PATIENCE", 0.2)
+    monkeypatch.setattr(calls, "PATIENCE", 60.0)
     one, two = await world.process(worker()), await world.process(worker())
+    monkeypatch.setattr(two.host.watch, "beyond", lambda *given: asyncio.sleep(0.2))
     await one.doorman.writer("task/t")
     with pytest.raises(DeadlineError, match="same id"):
         await two.ask("t", "work", what="x")
@@ -309,12 +311,9 @@ async def test_nothing_grows_with_the_number_of_tasks(world: World) -> None:
     for n in range(60):
         await process.ask(f"t{n}", "work", what="x")
         await process.host.outcome(f"t{n}", 0)
-    await until(lambda: not process.host.cells)
     host = process.host
-    assert not host.watch._waiting
-    assert not host._locks
-    assert not host._supervisor._background
-    assert not host.waiting_for
+    left = host.cells, host.watch._waiting, host._locks, host._supervisor._background, host.waiting_for
+    await until(lambda: not any(left))
     assert not host._entities._waiting
     assert len(host._limits) == 1
 
@@ -332,7 +331,7 @@ async def test_waiting_hears_that_the_log_cannot_be_read(world: World, monkeypat
 
     monkeypatch.setattr(process.tape, "read", gone)
     with pytest.raises(LogRolledBack):
-        await process.host.watch.beyond("task/t", 10_000, 5)
+        await process.host.watch.beyond("task/t", 10_000, DEADLINE)
 
 
 async def test_progress_is_no_reason_to_wake_a_finished_task(world: World) -> None:

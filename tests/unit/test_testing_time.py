@@ -207,7 +207,7 @@ def test_the_same_seed_gives_the_same_log_in_another_process(tmp_path: Path) -> 
         if cache:
             environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / cache)}
         there = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
             check=True,
         )  # fmt: skip
         assert there.stdout.splitlines() == here, (hashing, cache)

@@ -57,5 +57,5 @@ async def test_it_ends_when_it_is_closed() -> None:
     thread = Thread("worker to be closed")
     await thread.run(time.monotonic)
     thread.close()
-    thread._thread.join(10)
+    thread._thread.join(60)
     assert not thread._thread.is_alive()

@@ -77,7 +77,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False, env=ENVIRONMENT
     )
 
 

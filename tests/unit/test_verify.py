@@ -153,7 +153,7 @@ def test_it_runs_where_nothing_of_ours_is(tmp_path: Path) -> None:
             env={"PYTHONPATH": str(library)},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
         assert finished.returncode == status, finished.stderr

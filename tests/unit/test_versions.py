@@ -208,7 +208,7 @@ async def test_a_handler_that_does_not_do_the_same_is_told_by_wait_and_name(
     await process.finished("t")
     calls.clear()
     planted, past = what, LogPast(process.log)
-    told = await rehearse(await recorded(past, "t"), [agent], past, patience=0.2 if what == "stands" else 30)
+    told = await rehearse(await recorded(past, "t"), [agent], past, patience=2.0 if what == "stands" else 30)
     assert says in told.differs
     assert bool(told.differs) == bool(says)
     assert (told.wait, calls) == (wait, [])

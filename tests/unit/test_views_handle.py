@@ -106,7 +106,7 @@ async def test_a_watcher_sees_what_is_there_and_then_every_change(party: Party) 
         if change.fields and change.fields["status"] == "waiting":
             break
     await second.approve("go on", person="ada")
-    await asyncio.wait_for(following, 20)
+    await asyncio.wait_for(following, 120)
     assert seen[-1] == Change("tasks-by-status", f"waiting/{second.id}", None) or seen[-1].fields is None
 
 

@@ -54,14 +54,8 @@ async def seen_by(tape: ShardTape, lane: int = 0) -> list[bytes]:
     return [entry.raw for entry in await all_entries(tape, lane)]
 
 
-@pytest.fixture
-def promptly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is asked is answered in the first answer, however slow the machine is."""
-    monkeypatch.setattr(shard_serving, "PROMPT", 60.0)
-
-
-@pytest.mark.usefixtures("promptly")
-async def test_appends_of_one_turn_go_in_one_call() -> None:
+async def test_appends_of_one_turn_go_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_serving, "PROMPT", 60.0)  # it is answered in one answer, however slow the machine is
     way = Way(Shard(Lanes(8)))
     tape = ShardTape([way])
     await tape.identity()
@@ -102,8 +96,8 @@ async def test_a_wait_does_not_hold_up_what_is_asked_beside_it() -> None:
     await asyncio.wait_for(waiting, 60)
 
 
-@pytest.mark.usefixtures("promptly")
-async def test_what_was_sent_needs_no_second_call_to_be_read() -> None:
+async def test_what_was_sent_needs_no_second_call_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_serving, "PROMPT", 60.0)
     way = Way(Shard(MemorySource()))
     tape = ShardTape([way])
     assert await tape.read(0, 0, 10) == []
@@ -312,8 +306,7 @@ async def test_calls_that_nobody_asks_after_are_forgotten(monkeypatch: pytest.Mo
     source = Lanes(1)
     source.held[0] = asyncio.Event()
     shard = Shard(source)
-    answer = said(await shard.answer(packed(Ask(b"gone", 1, [Append(0, [b"x"], Seen(0))]))))
-    assert answer.more
+    assert said(await shard.answer(packed(Ask(b"gone", 1, [Append(0, [b"x"], Seen(0))])))).more
     await until(lambda: not shard._calls, "it is forgotten")
     assert not said(await shard.answer(packed(Later(b"gone", 1)))).known
     source.held[0].set()

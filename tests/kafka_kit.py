@@ -28,9 +28,11 @@ class Place:
         self.opened: list[KafkaTape] = []
 
     def __call__(self) -> KafkaTape:
-        """Open a tape, as another process would."""
-        self.opened.append(KafkaTape(self.where))
-        return self.opened[-1]
+        """Open a tape, as another process would. It gives brokers that are slow all the time they need."""
+        tape = KafkaTape(self.where)
+        tape.client.deadline, tape.client.patience = 120.0, 60.0
+        self.opened.append(tape)
+        return tape
 
     async def close(self) -> None:
         """Close the tapes, and delete the topic."""
@@ -57,7 +59,7 @@ class Place:
     async def until(self, condition: Callable[[Topic | None], bool]) -> None:
         """Wait until what the brokers say of the topic is so."""
         client = self().client
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not condition(await client.topic()):  # noqa: ASYNC110 (nobody tells when it is)
                 await asyncio.sleep(0.01)
 
@@ -89,7 +91,7 @@ class Place:
 
     async def in_a_transaction(self, values: Sequence[bytes], *, partition: int = 0, end: str) -> None:
         """Put values there in a transaction, and ``commit`` or ``abort`` it, or leave it ``open``."""
-        producer = AIOKafkaProducer(**self.where.options(), transactional_id=name(), transaction_timeout_ms=10_000)
+        producer = AIOKafkaProducer(**self.where.options(), transactional_id=name(), transaction_timeout_ms=300_000)
         await producer.start()
         await producer.begin_transaction()
         for value in values:

@@ -33,7 +33,7 @@ class Server:
 
     async def start(self) -> None:
         self._begin()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return

@@ -71,21 +71,21 @@ async def test_processes_share_a_file_and_each_batch_counts_once(tmp_path: Path)
 
 
 async def test_who_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladybug_file, "DEADLINE", 0.2)
     one, two = LadybugGraph(tmp_path, LOG), LadybugGraph(tmp_path, LOG)
     await add(one, Node("agent", "a", place()))
-    monkeypatch.setattr(ladybug_file, "LINGER", 60)
-    monkeypatch.setattr(ladybug_file, "HOLD", 60)
+    monkeypatch.setattr(ladybug_file, "LINGER", 600)
+    monkeypatch.setattr(ladybug_file, "HOLD", 600)
     await add(one, Node("agent", "b", place(1)))
-    with pytest.raises(StoreBusyError, match="others have been at it"):
-        await two.checkpoint(RELATIONSHIPS)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(ladybug_file, "DEADLINE", 0.2)
+        with pytest.raises(StoreBusyError, match="others have been at it"):
+            await two.checkpoint(RELATIONSHIPS)
     await one.close()
     assert (await two.checkpoint(RELATIONSHIPS)).sizes == {0: 2}
     await two.close()
 
 
-async def test_readers_who_take_turns_keep_no_writer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladybug_file, "DEADLINE", 10.0)
+async def test_readers_who_take_turns_keep_no_writer_out(tmp_path: Path) -> None:
     graphs = [LadybugGraph(tmp_path, LOG) for _ in range(4)]
     await add(graphs[0], Node("agent", "a", place()))
     await graphs[0].close()

@@ -74,7 +74,7 @@ def unanswered(number: int, answers: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("harm", [refused, nothing_there, something_else, unanswered])
 async def test_what_does_not_come_so_is_asked_for_alone(tape: KafkaTape, harm: Any) -> None:
     wanted, pieces = await far(tape), Pieces(tape, harm)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         assert await tape.fetch(0, [entry.place for entry in wanted]) == wanted
     assert pieces.sizes
 
@@ -89,14 +89,14 @@ async def test_a_broken_connection_in_the_midst(tape: KafkaTape) -> None:
         return answers
 
     pieces = Pieces(tape, broken)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         assert await tape.fetch(0, [entry.place for entry in wanted]) == wanted
     assert len(pieces.sizes) > 1
 
 
 async def test_one_that_is_gone_among_them(tape: KafkaTape) -> None:
     places = [entry.place for entry in await far(tape)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         with pytest.raises(LogRolledBack, match="gone"):
             await tape.fetch(0, [*places, places[-1] + 10 * EACH])
 

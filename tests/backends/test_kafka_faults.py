@@ -40,7 +40,7 @@ async def run(site: Site, monkeypatch: pytest.MonkeyPatch, seed: int = 3) -> Out
         for tape in tapes:
             tape.fate = fate
 
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(900):
         return await two_logs(logs, fated, seed, TURNS, 0.3, (0.05, 0.15, 2.0))
 
 

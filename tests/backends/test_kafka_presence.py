@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from agent_party.cluster.kafka_presence import DEAD, KafkaPresence
+from agent_party.cluster import kafka_presence
+from agent_party.cluster.kafka_presence import KafkaPresence
 from agent_party.eventstore.errors import StoreBusyError
 from tests.kafka_kit import Place
 
 Nodes = list[KafkaPresence]
+DEAD = 600.0
+"""Seconds here, so that nobody is silent for so long because the machine is slow."""
 
 
 @pytest.fixture
-async def nodes(tmp_path: Path, topic: Place) -> AsyncIterator[Nodes]:
+async def nodes(tmp_path: Path, topic: Place, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
     """Two processes on two nodes."""
+    monkeypatch.setattr(kafka_presence, "DEAD", DEAD)
     nodes = [KafkaPresence(tmp_path / name, os.urandom(16), topic.where) for name in ("one", "two")]
     for node in nodes:
         await node.start()

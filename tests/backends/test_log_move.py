@@ -57,7 +57,7 @@ class Home:
         try:
             for topic in topics:
                 task = await party.ask(write, topic=topic)
-                assert await task.result(30) == f"{topic[:10]} has {len(topic)} letters"
+                assert await task.result(300) == f"{topic[:10]} has {len(topic)} letters"
         finally:
             await party.close()
 

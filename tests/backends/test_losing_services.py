@@ -23,7 +23,7 @@ from tests.eventstore_kit import until
 STEPS, TASKS = 12, 3
 LARGE = 100_000
 """Characters of a result that goes to the blobs."""
-PATIENCE = 90.0
+PATIENCE = 300.0
 worker = Agent("worker")
 effects: list[str] = []
 """Which effects were done, in order, by whom."""
@@ -95,13 +95,13 @@ def kill(servers: Running, name: str) -> None:
     """SIGKILL, and wait until it is gone."""
     for node in attach(servers.place.folder).place.state.of(name):
         assert tell(node.pid, node.born, signal.SIGKILL)
-        assert gone(node.pid, node.born, 30)
+        assert gone(node.pid, node.born, 120)
 
 
 def doctor() -> list[dict[str, Any]]:
     """What the doctor finds, as a command of its own."""
     command = [str(Path(sys.executable).with_name("party")), "doctor", "--json"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     findings: list[dict[str, Any]] = json.loads(told.stdout)["checks"]
     return findings
 

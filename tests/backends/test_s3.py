@@ -124,7 +124,7 @@ async def test_no_more_requests_at_once_than_the_limit(blobs: S3Blobs, monkeypat
             most = max(most, running)
         if most > 1:
             two.set()
-        two.wait(30)
+        two.wait(120)
         try:
             return execute(*given, **options)
         finally:

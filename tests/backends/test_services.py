@@ -95,7 +95,7 @@ def test_a_killed_server_is_told_and_started_again(folder: Path) -> None:
     party("up", "--only", "redis")
     (before,) = told("status")
     os.kill(before["pid"], signal.SIGKILL)
-    assert processes.gone(before["pid"], processes.born(before["pid"]), 30)
+    assert processes.gone(before["pid"], processes.born(before["pid"]), 120)
     assert "`party services up` starts what is down" in party("status", code=1).stdout
     assert told("logs", "redis")
     party("logs", "neo4j", code=3)
@@ -104,7 +104,7 @@ def test_a_killed_server_is_told_and_started_again(folder: Path) -> None:
     assert after["running"]
     assert after["address"] == before["address"]
     # A password that was guessed does not open it.
-    with socket.create_connection((ports.LOOPBACK, int(after["address"].rpartition(":")[2])), 10) as plain:
+    with socket.create_connection((ports.LOOPBACK, int(after["address"].rpartition(":")[2])), 120) as plain:
         plain.sendall(b"PING\r\n")
         assert plain.recv(64).startswith(b"-NOAUTH")
 
@@ -164,6 +164,6 @@ async def _written(running: starting.Running) -> list[bytes]:
     await consumer.start()
     try:
         consumer.assign([aiokafka.TopicPartition("tried", 0)])
-        return [(await asyncio.wait_for(consumer.getone(), 30)).value for _ in range(2)]
+        return [(await asyncio.wait_for(consumer.getone(), 120)).value for _ in range(2)]
     finally:
         await consumer.stop()

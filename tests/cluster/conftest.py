@@ -79,7 +79,7 @@ def running_head() -> Iterator[Head]:
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
         try:
-            url, deadline = f"http://127.0.0.1:{dashboard}", time.monotonic() + 120
+            url, deadline = f"http://127.0.0.1:{dashboard}", time.monotonic() + 300
             while not answers(f"{url}/api/version"):
                 assert process.poll() is None, (folder / "head.log").read_text()
                 assert time.monotonic() < deadline, (folder / "head.log").read_text()
@@ -88,7 +88,7 @@ def running_head() -> Iterator[Head]:
             yield Head(address, url, {**environment, "RAY_ADDRESS": address}, process.pid)
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(180)
     shutil.rmtree(folder, ignore_errors=True)
 
 

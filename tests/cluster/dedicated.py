@@ -64,7 +64,7 @@ async def _kill(party: Party, rng: random.Random) -> int:
     actor = place.dedicated(f"noter-{rng.randrange(AGENTS)}")
     while True:
         try:
-            pid = int(await place.call(actor, "ready", deadline=120))
+            pid = int(await place.call(actor, "ready", deadline=300))
         except (ray.exceptions.RayError, RuntimeUnavailableError):  # it died before it ran
             await asyncio.sleep(0.1)
             continue
@@ -84,13 +84,13 @@ async def survive_dedicated(ledger: Path, kills: int, seed: int) -> Counter[str]
     async with Party.open(agents=agents(), runtime="ray", hosts=1) as party:
         flow = [asyncio.ensure_future(_flow(party, ledger, numbers, sent, over)) for _ in range(SENDERS)]
         pids = {await _kill(party, rng) for _ in range(kills)}
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             while len(sent) <= 2 * kills:  # noqa: ASYNC110 (they flow by themselves, however fast)
                 await asyncio.sleep(0.05)
         over.set()
         await asyncio.gather(*flow)
         for number, task in sent.items():
-            assert await party.task(task).result(120) == number, f"the answer to message {number}"
+            assert await party.task(task).result(300) == number, f"the answer to message {number}"
         histories = [await party.agent(f"noter-{n}").history() for n in range(AGENTS)]
     lines = _lines(ledger)
     kept = Counter(line.detail.key for lines in histories for line in lines if isinstance(line.detail, Remembered))

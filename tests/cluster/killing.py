@@ -39,7 +39,7 @@ def settled(state: TaskState) -> int:
 async def host_pid(party: Party) -> int:
     """The process of the pooled host, once it runs."""
     assert isinstance(party.runtime, RayRuntime)
-    return int(await party.runtime.placement.call(party.runtime.placement.pooled(0), "ready", deadline=120))
+    return int(await party.runtime.placement.call(party.runtime.placement.pooled(0), "ready", deadline=300))
 
 
 def executed(trace: Path) -> Counter[int]:
@@ -57,11 +57,11 @@ async def survive(trace: Path, kills: int, seed: int) -> Counter[str]:
             pid = await host_pid(party)
             pids.add(pid)
             goal = rng.randrange(12 * (kill - 1) + 1, 12 * kill)
-            async for state in task.watch(120):
+            async for state in task.watch(300):
                 if settled(state) >= goal or state.finished:
                     break
             os.kill(pid, signal.SIGKILL)
-        assert await task.result(180) == steps * (steps - 1) // 2
+        assert await task.result(300) == steps * (steps - 1) // 2
         history = await task.history()
     outcomes = Counter(line.detail.wait for line in history if line.event == "wait.settled")
     openings = Counter(line.detail.wait for line in history if line.event == "wait.opened")

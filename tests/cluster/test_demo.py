@@ -22,7 +22,9 @@ def facts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PARTY_", "RAY_"))}
     environment = {**kept, "XDG_CACHE_HOME": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     command = [str(Path(sys.executable).with_name("party")), "demo", "--yes", "--json", "--seed", "4711", *profile]
-    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    ran = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=1_000, check=False
+    )
     log = folder / "agent-party" / "demo" / "ray.log"
     assert ran.returncode == 0, ran.stdout + ran.stderr + (log.read_text()[-2_000:] if log.exists() else "")
     assert ran.stdout.count("\n") == 1, "not one line"

@@ -28,7 +28,7 @@ def said(name: str, folder: Path, environment: dict[str, str]) -> str:
         env={**environment, "PARTY_STATE_DIR": str(folder / "state"), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

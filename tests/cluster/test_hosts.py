@@ -78,7 +78,7 @@ async def test_an_agent_that_shares_hosts_has_no_actor_of_its_own(place: Path) -
     async with Party.open(agents=[shared], runtime="ray", hosts=2) as party:
         with pytest.raises(ValueError, match="agent:shared"):
             ray.get_actor("agent:shared", namespace="agent-party")
-        doubled, away_pid, host_pid, remembered = await (await party.ask(run_away, number=21)).result(120)
+        doubled, away_pid, host_pid, remembered = await (await party.ask(run_away, number=21)).result(300)
         assert (doubled, remembered) == (42, 42)
         assert away_pid != host_pid
         health = await party.agent("shared").health()
@@ -89,11 +89,11 @@ async def test_an_agent_that_shares_hosts_has_no_actor_of_its_own(place: Path) -
         async def paused() -> bool:
             return (await party.agent("shared").state()).phase == "paused"
 
-        await until(paused, 30)
+        await until(paused, 300)
         assert (await asked.state()).finished is False
         await party.agent("shared").resume()
         await asked.signal("go", "on")
-        assert await asked.result(60) == "on"
+        assert await asked.result(300) == "on"
 
 
 async def test_what_a_step_says_is_heard_from_another_process(place: Path) -> None:
@@ -117,19 +117,19 @@ async def test_a_host_on_ray_passivates_and_drains(place: Path, monkeypatch: pyt
             task = await party.ask(wait)
             await asyncio.sleep(1)  # in which a round of the supervisor may come, in another process
             await task.signal("go", "once more")
-            assert await task.result(60) == "once more"
-            return (await task.state()).runs == 2
+            assert await task.result(300) == "once more"
+            return (await task.state()).runs >= 2
 
-        await until(came_back, 120)
+        await until(came_back, 300)
         tasks = [await party.ask(wait) for _ in range(2)]
-        await hosts.call(hosts.pooled(0), "drain", 5.0)
+        await hosts.call(hosts.pooled(0), "drain", 30.0)
         message = Received("signal", "go", pack("late", ""), b"l" * 16)
         with pytest.raises(Exception, match="about to end"):
-            await hosts.call(hosts.pooled(0), "deliver", tasks[1].id, message, 5.0)
+            await hosts.call(hosts.pooled(0), "deliver", tasks[1].id, message, 30.0)
     async with Party.open(agents=[shared], runtime="local") as party:
         task = party.task(tasks[1].id)
         await task.signal("go", "later")
-        assert await task.result(60) == "later"
+        assert await task.result(300) == "later"
 
 
 async def test_an_actor_that_does_not_go_is_a_clear_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

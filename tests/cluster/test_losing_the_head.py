@@ -52,9 +52,9 @@ async def test_what_was_not_finished_goes_on_at_the_next_head(tmp_path: Path, mo
             said = driver.stdout.readline().split()
             assert len(said) == 3, (tmp_path / "errors").read_text()
             counting, waiting, host = said[0], said[1], int(said[2])
-            await until(lambda: trace.exists() and executed(trace)[HELD], 120)
+            await until(lambda: trace.exists() and executed(trace)[HELD], 300)
             os.kill(first.pid, signal.SIGKILL)
-            await until(lambda: gone(host), 60)
+            await until(lambda: gone(host), 300)
     assert executed(trace).total() == HELD + 1, "the head was not lost in the middle of the task"
     hold(trace).unlink()
     with running_head() as second:
@@ -62,12 +62,12 @@ async def test_what_was_not_finished_goes_on_at_the_next_head(tmp_path: Path, mo
         turn_to(second, monkeypatch)
         async with Party.open(agents=[counter, patient], runtime="ray", hosts=1) as party:
             assert await host_pid(party) != host
-            assert await party.task(counting).result(180) == STEPS * (STEPS - 1) // 2  # nobody asks for it again
+            assert await party.task(counting).result(300) == STEPS * (STEPS - 1) // 2  # nobody asks for it again
             again = await party.using(request_id=REQUEST).ask(count, trace=str(trace))
             assert again.id == counting
             assert (await party.task(waiting).state()).finished is False
             await party.task(waiting).signal("go", "on")
-            assert await party.task(waiting).result(60) == "on"
+            assert await party.task(waiting).result(300) == "on"
             history = await party.task(counting).history()
     settled = [line.detail.wait for line in history if line.event == "wait.settled"]
     assert settled == list(range(STEPS)), "an outcome was lost, or recorded twice"

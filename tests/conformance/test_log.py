@@ -23,6 +23,11 @@ from tests.eventstore_kit import Note, Site, notes, truth_of
 from tests.kafka_kit import Place
 
 
+def again(log: Log) -> set[str]:
+    """What the rule says of a record that stands already: it may be sent again where its tape answers late."""
+    return set() if log.tape.conditional else {"stale"}
+
+
 async def texts(log: Log, stream: str, first: int = 1, last: int | None = None) -> list[str]:
     return [event.text async for commit in log.read(stream, first, last) for event in commit.events]
 
@@ -133,7 +138,7 @@ class LogContract:
     ) -> None:
         with pytest.raises(PayloadError):
             await log.append(writer, notes("x"), expected=0, **fields)  # type: ignore[arg-type]
-        assert (await truth_of(log)).rejected == []
+        assert set((await truth_of(log)).rejected) <= again(log)
         await log.append(writer, notes("x"), expected=0)
 
     @pytest.mark.parametrize("name", ["", "note", "Note/a", "note/ä", "note/a b", "note/" + "/".join(["x" * 64] * 5)])
@@ -142,12 +147,12 @@ class LogContract:
             await log.append(writer._replace(stream=name), notes("x"), expected=0)
         with pytest.raises(EventStoreError, match="stream name"):
             await Issuer(log).writer(name)
-        assert (await truth_of(log)).rejected == []
+        assert set((await truth_of(log)).rejected) <= again(log)
 
     async def test_a_key_that_was_not_granted_writes_nothing(self, log: Log, writer: Writer) -> None:
         with pytest.raises(WrongKeyError):
             await log.append(writer._replace(key=SigningKey.from_seed(bytes(32))), notes("x"), expected=0)
-        assert (await truth_of(log)).rejected == []
+        assert set((await truth_of(log)).rejected) <= again(log)
 
     # Conflict
 
@@ -212,7 +217,7 @@ class LogContract:
         with pytest.raises(GrantEndedError):
             await log.append(writer, notes("zombie"), expected=0)
         assert (await truth_of(log)).data("note/a") == []
-        assert (await truth_of(log)).rejected in ([], ["no-grant"])
+        assert set((await truth_of(log)).rejected) <= {"no-grant"} | again(log)
         await Issuer(log).fence("note/a", writer.grant)  # nothing left to do
         await log.append(await Issuer(log).writer("note/a"), notes("mine"), expected=0)
 
@@ -236,7 +241,7 @@ class LogContract:
             await log.append_control(
                 "note/b", b"grant", b"\1" + SigningKey.from_seed(bytes(32)).public + bytes(16), old, grant=certificate
             )
-        assert set((await truth_of(log)).rejected) <= {"no-grant"}
+        assert set((await truth_of(log)).rejected) <= {"no-grant"} | again(log)
         await log.append(await Issuer(log).writer("note/b"), notes("by the next key"), expected=0)
 
     # Read

@@ -76,7 +76,7 @@ class Client:
                 await self._take(stream)
             await self._append(self._writers[stream])
 
-    async def settle(self, seconds: float = 60.0) -> None:
+    async def settle(self, seconds: float = 300.0) -> None:
         """Find out what became of every append whose outcome is unknown."""
         async with asyncio.timeout(seconds):
             while self._doubts:

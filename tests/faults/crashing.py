@@ -188,29 +188,29 @@ async def _look_through_the_log(folder: Path) -> None:
 
 def cut_power(folder: Path, cuts: int, order: random.Random, *, synchronous: str | None = None) -> Counter[str]:
     """Write on a disk, cut its power at a random operation, look at what it holds; go on from there."""
-    with mock.patch.object(appending, "PATIENCE", 0.01), mock.patch.object(log_module, "DEADLINE", _DARK):
-        here, ledger = folder / "cut-0", Ledger(folder)
-        for number in itertools.count(1):
-            disk = Disk(here, order.randrange(1, order.choice([60, 300, 1_500])), synchronous=synchronous)
-            with disk.mounted():
-                asyncio.run(_write_until_dark(here, ledger))
-            there = folder / f"cut-{number}"
-            if here.exists():
-                shutil.copytree(here, there, ignore=shutil.ignore_patterns("*.db", "*.db-*"))
-            disk.write_image(there, order if number % 2 and not synchronous else None)
-            ledger.found["cuts"] += disk.dead  # else it was done before; then the power goes now, uncounted
-            if stood := standing(there):
-                ledger.reckon(*stood)
-            elif ledger.done:
-                ledger.found["lost"] += len(ledger.done)
-            if ledger.found["lost"]:
-                ledger.found["noticed"] += _is_rolled_back(there)
-                return ledger.found
-            shutil.rmtree(here, ignore_errors=True)
-            here = there
-            if ledger.found["cuts"] >= cuts:
-                break
-        asyncio.run(_look_through_the_log(here))
+    here, ledger = folder / "cut-0", Ledger(folder)
+    for number in itertools.count(1):
+        disk = Disk(here, order.randrange(1, order.choice([60, 300, 1_500])), synchronous=synchronous)
+        impatient = mock.patch.object(appending, "PATIENCE", 0.01), mock.patch.object(log_module, "DEADLINE", _DARK)
+        with impatient[0], impatient[1], disk.mounted():
+            asyncio.run(_write_until_dark(here, ledger))
+        there = folder / f"cut-{number}"
+        if here.exists():
+            shutil.copytree(here, there, ignore=shutil.ignore_patterns("*.db", "*.db-*"))
+        disk.write_image(there, order if number % 2 and not synchronous else None)
+        ledger.found["cuts"] += disk.dead  # else it was done before; then the power goes now, uncounted
+        if stood := standing(there):
+            ledger.reckon(*stood)
+        elif ledger.done:
+            ledger.found["lost"] += len(ledger.done)
+        if ledger.found["lost"]:
+            ledger.found["noticed"] += _is_rolled_back(there)
+            return ledger.found
+        shutil.rmtree(here, ignore_errors=True)
+        here = there
+        if ledger.found["cuts"] >= cuts:
+            break
+    asyncio.run(_look_through_the_log(here))
     return ledger.found
 
 

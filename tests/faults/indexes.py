@@ -30,7 +30,7 @@ async def texts(log: Log, stream: str = "note/a") -> list[str]:
 
 
 def alter(path: Path, statement: str) -> None:
-    with sqlite3.connect(path, timeout=10) as db:
+    with sqlite3.connect(path, timeout=120) as db:
         db.execute(statement)
     db.close()
 
@@ -48,7 +48,7 @@ async def works(log: Log, writer: Writer, revision: int = 5) -> None:
     with pytest.raises(ConflictError):
         await log.append(writer, notes("no"), expected=revision)
     assert log.streams("note/") == ["note/a"]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not (rows := log.after({}, 1_000)):
             await log.changed(5)
     assert len(rows) == sum(log.index.sizes().values())

@@ -37,8 +37,9 @@ from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.keyring import Keyring
 from agent_party.eventstore.log import Log
 from agent_party.eventstore.moves import Movable
+from tests.eventstore_kit import until
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 LAG = 0.3
 """Seconds for which a broker may not know yet what was there: there is one here, and it does."""
 STREAMS, REVISIONS = 8, 10
@@ -79,8 +80,8 @@ class Home:
         return stack
 
 
-def carry(pipe: Connection, folder: Path, source: str, target: str, kafka: str, batch: int) -> None:
-    """A process that moves a log, and says how far it is."""
+def carry(pipe: Connection, folder: Path, source: str, target: str, kafka: str, batch: int, stays: bool) -> None:
+    """A process that moves a log, and says how far it is. ``stays``: it does not end by itself."""
     moving.BATCH, lanes.LAG = batch, LAG
     home = Home(folder, kafka)
 
@@ -106,6 +107,8 @@ def carry(pipe: Connection, folder: Path, source: str, target: str, kafka: str, 
         Keyring.move_pin = pinning  # type: ignore[method-assign, assignment]
         pipe.send("copied")
         await move_log(home.at(source), home.at(target), progress=lambda said, *_: pipe.send(said))
+        if stays:
+            await asyncio.Event().wait()
         pipe.send("done")
 
     try:
@@ -155,9 +158,12 @@ class Killing:
         return await self._seen(journal)
 
     async def _way(self, source: str, target: str, kills: int) -> None:
+        before = self.counts["acknowledged beside a mover"]
         writer = asyncio.create_task(self._write(await self.home.open(source))) if self.writing else None
         try:
-            await self._kill(source, target, "copied")  # so early that it cannot be done before
+            if writer:
+                await until(lambda: writer.done() or self.counts["acknowledged beside a mover"] > before, "it writes")
+            await self._kill(source, target, "copied")  # which it says first, whatever there is left to do
             while (kills := kills - 1) > 0 and await self._kill(source, target, self.random.choice(_AT)):
                 pass
             said = await self._carry(source, target, "", 0)
@@ -199,7 +205,9 @@ class Killing:
         ours, theirs = self._context.Pipe(duplex=False)
         batch = self.random.choice([1, 2, 8])
         mover = self._context.Process(
-            target=carry, args=(theirs, self.home.folder, source, target, self.kafka, batch), daemon=True
+            target=carry,
+            args=(theirs, self.home.folder, source, target, self.kafka, batch, where == _AT[0]),
+            daemon=True,
         )
         mover.start()
         theirs.close()

@@ -238,7 +238,7 @@ def kill_workers(subject: Subject, folder: Path, kills: int, order: random.Rando
         process = context.Process(target=carry, args=(subject, folder, work, there))
         process.start()
         there.close()
-        assert here.poll(60), "the worker does not begin"
+        assert here.poll(600), "the worker does not begin"
         assert here.recv() == "it begins"
         time.sleep(order.random() * order.choice([0.02, 0.2, 1.0]))
         assert process.pid

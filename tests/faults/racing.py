@@ -13,7 +13,7 @@ from agent_party.eventstore.grants import Issuer
 from agent_party.eventstore.log import Writer
 from tests.eventstore_kit import Site, notes
 
-PATIENCE = 180.0
+PATIENCE = 600.0
 MET = 2
 """Turns at the beginning in which all do the same at once, so that all but a few of them lose."""
 

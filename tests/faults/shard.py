@@ -21,7 +21,7 @@ from tests.faults import book, planted
 from tests.faults.clients import Client
 from tests.faults.histories import Recorder
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds for the log to be opened, and for what is unknown to be found out, whatever the brokers do."""
 
 

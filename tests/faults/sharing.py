@@ -13,7 +13,7 @@ from tests.faults.histories import TAKE, Recorder, Told, violations
 from tests.faults.linearizable import ACKNOWLEDGED, Violation
 
 _LOOK = 0.02
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 
 
 class Hosts:

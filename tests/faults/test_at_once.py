@@ -47,7 +47,7 @@ async def race(site: Site, writer: Writer) -> None:
 async def _append(log: Log, writer: Writer, expected: int, told: list[bytes], refused: list[bytes]) -> None:
     identifier = log.ambient.random(16)
     try:
-        appended = await log.append(writer, notes("x"), expected=expected, commit_id=identifier, deadline=5)
+        appended = await log.append(writer, notes("x"), expected=expected, commit_id=identifier, deadline=120)
         assert appended.position < log.index.position(appended.slice)
         assert log.index.find(b"note/a", appended.commit) == appended.position
         told.append(appended.commit)

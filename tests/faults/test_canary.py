@@ -107,20 +107,20 @@ async def speak(task: Task, text: str) -> str:
 async def speak_everywhere(party: Party) -> None:
     """Put every canary where it belongs."""
     task = await party.using(request_id=canary("request")).ask(speak, text=canary("input"))
-    await until(lambda: _asks(party, task.id))
+    await until(lambda: _asks(party, task.id), 300)
     await task.approve(note=canary("note"))
-    assert await task.result(30) == canary("result")
+    assert await task.result(300) == canary("result")
     failed = await party.ask(fail)
     with pytest.raises(PartyError, match=canary("error")):
-        await failed.result(30)
+        await failed.result(300)
     notes = party.entity(Notes, "n")
     for _ in range(510):  # enough for a snapshot
         await notes.send(canary("snapshot"))
     await notes.send(canary("entity"))
     waiting = await party.ask(speak, text=canary("input"))
-    await until(lambda: _asks(party, waiting.id))
+    await until(lambda: _asks(party, waiting.id), 300)
     await waiting.cancel(canary("reason"))
-    await until(lambda: _finished(party, waiting.id))
+    await until(lambda: _finished(party, waiting.id), 300)
     assert await party.stack.registry.tasks()
     assert await party.stack.registry.agents()
 
@@ -166,7 +166,7 @@ def test_no_canary_is_found_after_a_kill(folder: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     ended = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=180, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, timeout=900, check=False
     )
     assert ended.returncode == -9, ended.stderr.decode()
     assert (folder / "log.db-wal").stat().st_size > 0

@@ -15,7 +15,7 @@ from agent_party.actors.errors import DeadlineError
 from tests.unit.world import until
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 30.0
+DEADLINE = 300.0
 
 agent = Agent("worker")
 
@@ -75,7 +75,7 @@ class Running:
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(how)
-        self.process.wait(60)
+        self.process.wait(300)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -83,6 +83,7 @@ class Running:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("PARTY_IDLE", "3600")  # who waits here stays, and does not come back as one more run
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -111,7 +112,7 @@ async def test_the_second_finishes_what_the_first_cannot(folder: Path) -> None:
             first.end()
             person = Running(f"approve('{task}')")
             assert await party.task(task).result(DEADLINE) == 5
-            assert person.process.wait(60) == 0
+            assert person.process.wait(300) == 0
             person.end()
             lines = [line.split() for line in (folder / "effects").read_text().splitlines()]
             assert [name for name, _ in lines] == [f"{when}-{n}" for when in ("before", "after") for n in range(5)]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.proxies import HOST, Proxy
 
-ENDED = (ConnectionResetError, asyncio.IncompleteReadError)
+ENDED = (ConnectionError, asyncio.IncompleteReadError)
 OPEN: list[asyncio.StreamWriter] = []
 
 

@@ -47,7 +47,7 @@ async def test_logs_that_share_an_index_agree(site: Site, monkeypatch: pytest.Mo
                 await log.changed(0.001)
         return done
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         assert await asyncio.gather(*(write(log, seed) for seed, log in enumerate(logs))) == [25] * 4
     for log in logs:
         await log.refresh()
@@ -92,7 +92,7 @@ async def appended_in_a_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     other = await site.open(tape=twin)
     writer = await Issuer(log).writer("note/a")
     tape.fate = lost = Lost()
-    task = asyncio.create_task(log.append(writer, notes("mine"), expected=0, deadline=20))
+    task = asyncio.create_task(log.append(writer, notes("mine"), expected=0, deadline=300))
     await until(lambda: bool(lost.raws), "the record was sent")
     real, written = tape.read, asyncio.Event()
 
@@ -116,7 +116,7 @@ async def appended_in_a_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_own_commit_passed_in_a_jump_is_no_conflict(appended_in_a_jump: asyncio.Task[Appended]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         assert (await appended_in_a_jump).revision == 1
 
 
@@ -148,7 +148,7 @@ async def test_a_jump_that_is_cut_short_is_no_rollback(site: Site, monkeypatch: 
 
     log.tape.fetch = slow  # type: ignore[method-assign,assignment]
     asking = asyncio.create_task(log.state("note/a"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         await held.wait()
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -169,7 +169,7 @@ async def test_opening_and_rebuilding_at_once(site: Site) -> None:
         assert await texts(mine) == [f"text {n + 1}" for n in range(5)]
         await mine.close()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         await asyncio.gather(*(come_and_go(number) for number in range(12)))
     await works(await site.open(), writer)
 

@@ -23,6 +23,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts a process and waits until its party is open; what still runs at the end is killed."""
     monkeypatch.setenv("PARTY_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PARTY_JOURNAL", f"sqlite:///{tmp_path}/.party/log.db")
+    monkeypatch.setenv("PARTY_IDLE", "3600")  # who waits here stays, and does not come back as one more run
     with contextlib.ExitStack() as stack:
 
         def begin(*arguments: str) -> "subprocess.Popen[str]":
@@ -46,7 +47,7 @@ async def watching(request: str) -> AsyncIterator[TaskHandle[int]]:
 
 
 async def until(task: TaskHandle[int], condition: Callable[[TaskState], bool]) -> TaskState:
-    async for state in task.watch(30):
+    async for state in task.watch(300):
         if condition(state):
             return state
     raise AssertionError("it did not come true in time")
@@ -64,7 +65,7 @@ def test_what_lives_is_not_stolen(start: Start, tmp_path: Path) -> None:
             assert (await until(task, asks)).runs == 1
             second = start()
             await task.approve("go on")
-            assert await task.result(30) == 20
+            assert await task.result(300) == 20
             assert (await task.state()).runs == 1, "the second process took a task whose owner lived"
         lines = (tmp_path / "trace").read_text().split("\n")
         assert {line.split()[1] for line in lines if line} == {str(first.pid)}
@@ -84,7 +85,7 @@ def test_the_same_request_in_two_processes_is_one_task(start: Start) -> None:
             )
             assert again.id == task.id
             await task.approve()
-            assert await again.result(30) == 20
+            assert await again.result(300) == 20
             assert (await again.state()).runs == 1
 
     asyncio.run(story())

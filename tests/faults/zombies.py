@@ -45,7 +45,7 @@ class Zombies:
 
     async def _in_flight(self, count: int) -> None:
         """Wait until so many appends were begun and not answered."""
-        await until(lambda: len(_open(self._zombie.histories[-1])) >= count, "appends in flight", 30)
+        await until(lambda: len(_open(self._zombie.histories[-1])) >= count, "appends in flight")
 
     async def reckoned(self) -> Truth:
         """Hold what both were told against what stands."""

@@ -81,7 +81,8 @@ def actor_name(name: str, part: Part) -> str:
 async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable[[str], None]) -> int:
     """Start the owners, and watch them until this program is told to end. How many commits were projected.
 
-    `RuntimeUnavailableError` if another program owns one of the parts already, or if one does not start.
+    `RuntimeUnavailableError` if another program owns one of the parts already, or if one does not start, at first or
+    again.
     """
     connected = await asyncio.to_thread(connect, settings)
     parts, handles = [Part(index, owners) for index in range(owners)], list[Any]()
@@ -90,10 +91,17 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
         told = await _begun(handles)
         say(f"carrying {name} by {', '.join(actor_name(name, part) for part in parts)}, until it is interrupted")
         ending = asyncio.ensure_future(until_told())
+        until = asyncio.get_running_loop().time() + _START
         while not ending.done():
             await asyncio.wait([ending], timeout=_LOOK)
-            with contextlib.suppress(ray.exceptions.ActorUnavailableError):  # it is being started again
+            try:
                 told = await _statuses(handles, _CALL)
+                until = asyncio.get_running_loop().time() + _START
+            except ray.exceptions.ActorUnavailableError:  # it is being started again
+                continue
+            except ray.exceptions.GetTimeoutError as error:  # it reads the log again, as at its first start
+                if asyncio.get_running_loop().time() >= until:
+                    raise _silent(_START) from error
         return sum(one["commits"] for one in told)
     finally:
         await _end(handles)
@@ -120,6 +128,8 @@ async def _begun(handles: list[Any]) -> list[dict[str, Any]]:
     while True:
         try:
             return await _statuses(handles, max(_LOOK, until - loop.time()))
+        except ray.exceptions.GetTimeoutError as error:
+            raise _silent(_START) from error
         except ray.exceptions.ActorUnavailableError as error:
             if loop.time() >= until:
                 raise RuntimeUnavailableError(f"an owner is not there after {_START:g} s: {error}") from error
@@ -134,9 +144,11 @@ async def _statuses(handles: list[Any], deadline: float) -> list[dict[str, Any]]
         raise error.cause from error
     except ray.exceptions.ActorDiedError as error:
         raise RuntimeUnavailableError("an owner was ended by another program: run the projection again") from error
-    except ray.exceptions.GetTimeoutError as error:
-        raise RuntimeUnavailableError(f"an owner does not answer within {deadline:g} s") from error
     return told
+
+
+def _silent(seconds: float) -> RuntimeUnavailableError:
+    return RuntimeUnavailableError(f"an owner does not answer within {seconds:g} s")
 
 
 async def _end(handles: list[Any]) -> None:

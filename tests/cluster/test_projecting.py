@@ -1,11 +1,17 @@
 """The owner of a part of a projection, as Ray starts it, and the one who watches the owners."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from agent_party import Agent, Party, Task
-from agent_party.cluster.projecting import ProjectionActor, actor_name
+from agent_party.actors.errors import RuntimeUnavailableError
+from agent_party.cluster import projecting
+from agent_party.cluster.projecting import ProjectionActor, actor_name, carry_on_ray
 from agent_party.cluster.projections import share_out, workers
 from agent_party.cluster.settings import load
 from agent_party.projections.backends.views_memory import MemoryViews
@@ -84,3 +90,50 @@ async def test_an_owner_says_what_ended_it(tmp_path: Path, monkeypatch: pytest.M
 
     await until(ended, 120)
     await owner.stop()
+
+
+CARRIED = [{"commits": 3}]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Watches an owner that says these things, one after the other, until it says the last; what came of it."""
+
+    async def watch(*says: Any) -> int:
+        over, left = asyncio.Event(), list(says)
+
+        async def statuses(handles: list[Any], deadline: float) -> Any:
+            said = left.pop(0) if len(left) > 1 else left[0]
+            if len(left) == 1:
+                over.set()
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+        async def nothing(*_: object) -> None:
+            return
+
+        monkeypatch.setattr(projecting, "connect", lambda settings: False)
+        monkeypatch.setattr(projecting, "_create", lambda *_: None)
+        monkeypatch.setattr(projecting, "_end", nothing)
+        monkeypatch.setattr(projecting, "_LOOK", 0.001)
+        monkeypatch.setattr(projecting, "until_told", over.wait)
+        monkeypatch.setattr(projecting, "_statuses", statuses)
+        return await carry_on_ray(load({}, {}), "results", 1, lambda line: None)
+
+    return watch
+
+
+SILENT = ray.exceptions.GetTimeoutError("no answer")
+
+
+async def test_an_owner_that_takes_long_to_come_back_is_waited_for(watched: Callable[..., Any]) -> None:
+    assert await watched(CARRIED, SILENT, SILENT, [{"commits": 5}]) == 5
+
+
+async def test_an_owner_that_stays_silent_is_given_up(
+    watched: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projecting, "_START", 0.0)
+    with pytest.raises(RuntimeUnavailableError, match="does not answer"):
+        await watched(CARRIED, SILENT, CARRIED)

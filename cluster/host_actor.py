@@ -53,7 +53,7 @@ class HostActor:
     def __init__(self, settings: Settings, agents: Sequence[Agent], placement: Placement, index: int) -> None:
         self._settings, self._agents, self._placement, self._index = settings, list(agents), placement, index
         self._loop = asyncio.new_event_loop()
-        self._stopped, self._held = False, ""
+        self._stopped, self._ending, self._held = False, False, ""
         self._restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
         threading.Thread(target=self._loop.run_forever, name="host", daemon=True).start()
         self._ready: Future[None] = asyncio.run_coroutine_threadsafe(self._begin(), self._loop)
@@ -78,6 +78,8 @@ class HostActor:
         self._stack = await open_stack(self._settings, tape=tape)
         pooled, place, index = self._index >= 0, self._placement, self._index
         self._host = self._stack.host(wants=lambda task: pooled and place.index_of(task) == index)
+        if self._ending:
+            self._host.begin_nothing()
         try:
             await self._join(pooled, place, index)
         except BaseException:
@@ -166,8 +168,13 @@ class HostActor:
     def _told(self) -> None:
         """This process was told to end. Ray waits for the steps that are elsewhere, and then for nothing: another one
         that the host began meanwhile would be killed."""
-        if self._ready.done() and not self._ready.exception():
-            self._loop.call_soon_threadsafe(self._host.begin_nothing)
+        self._loop.call_soon_threadsafe(self._begin_nothing)
+
+    def _begin_nothing(self) -> None:
+        """Also if it has not begun itself, which may take its time."""
+        self._ending = True
+        if host := vars(self).get("_host"):
+            host.begin_nothing()
 
     def _end(self) -> None:
         """This process was told to end: Ray has let go of it by now, and starts another one for the same host."""

@@ -130,7 +130,7 @@ async def test_whoever_looks_beside_leaves_no_thread(tmp_path: Path) -> None:
         await add(graph.beside(), Node("agent", f"a{number}", place()))
         live, scratch = await graph.checkpoint(RELATIONSHIPS), await graph.beside().checkpoint(RELATIONSHIPS)
         assert await graph.swap(RELATIONSHIPS, live, scratch)
-        assert threads() <= 2
+        await until(lambda: threads() <= 2)  # the last one may not have ended yet
     await graph.close()
     await until(lambda: threads() == 0)
 

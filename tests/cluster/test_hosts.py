@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,6 +169,31 @@ async def test_a_host_that_was_started_again_tries_until_it_can(
         with pytest.raises(StoreError, match="the views are away"):
             await host.ready()
     assert len(tries) == (3 if again else 1)
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["it runs", "it begins"])
+async def test_a_host_that_is_told_to_end_begins_nothing_whenever_it_is_told(
+    early: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    async def open_at_last(settings: Settings, tape: Tape | None) -> Stack:
+        await asyncio.to_thread(gate.wait)
+        return await open_stack(settings, tape=tape)
+
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(was_current_actor_reconstructed=False))
+    monkeypatch.setattr(host_actor, "open_stack", open_at_last)
+    settings = load({"journal": f"sqlite:///{tmp_path}/log.db", "state": str(tmp_path / "state")})
+    host = HostActor(settings, [shared], Placement("n", "s", 1, ("shared",)), 0)
+    for told in (early, not early):
+        if told:
+            host._told()
+        else:
+            gate.set()
+            await host.ready()
+            assert host._host.ending is early
+    await until(lambda: host._host.ending)
+    await host.stop()
 
 
 async def test_agents_own_hosts_are_killed_while_messages_flow(place: Path) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from agent_party.eventstore.backends.kafka_address import address
 from tests import services_kit
@@ -12,7 +12,8 @@ from tests.kafka_kit import Place, name
 from tests.services_kit import Services
 from tests.together import Sharing, begun
 
-settings.register_profile("party", deadline=None)  # nothing is timed in a test: other work may stand beside it
+# Nothing is timed in a test, making its examples neither: other work may stand beside it.
+settings.register_profile("party", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("party")
 
 

@@ -14,6 +14,7 @@ from ..actors.errors import DeadlineError, RuntimeUnavailableError
 from ..actors.events import Answered, Received, Requested
 from ..actors.streaming import Piece
 from ..eventstore.verify import Cause
+from . import ray_calls
 from .pickling import Sent
 
 CALL = 60.0
@@ -77,9 +78,10 @@ class Placement(msgspec.Struct, frozen=True):
         until = loop.time() + deadline
         while True:
             try:
-                handle = await asyncio.to_thread(ray.get_actor, actor, namespace=self.namespace)
-                reference = getattr(handle, method).remote(*arguments)
-                return await asyncio.wait_for(asyncio.wrap_future(reference.future()), until - loop.time())
+                handle = await ray_calls.in_thread(ray.get_actor, actor, namespace=self.namespace)
+                called = ray_calls.ask(getattr(handle, method), *arguments)
+                del handle
+                return await asyncio.wait_for(called, until - loop.time())
             except RayTaskError as error:
                 raise error.cause from error
             except TimeoutError:

@@ -18,6 +18,7 @@ import ray
 
 from ..actors.errors import RuntimeUnavailableError
 from ..projections.parts import Part
+from . import ray_calls
 from .ending import until_told
 from .placement import options_here
 from .projections import LIMITS, part_worker
@@ -87,7 +88,7 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
     connected = await asyncio.to_thread(connect, settings)
     parts, handles = [Part(index, owners) for index in range(owners)], list[Any]()
     try:
-        await asyncio.to_thread(_create, settings, name, parts, handles)
+        await ray_calls.in_thread(_create, settings, name, parts, handles)
         told = await _begun(handles)
         say(f"carrying {name} by {', '.join(actor_name(name, part) for part in parts)}, until it is interrupted")
         ending = asyncio.ensure_future(until_told())
@@ -99,14 +100,14 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
                 until = asyncio.get_running_loop().time() + _START
             except ray.exceptions.ActorUnavailableError:  # it is being started again
                 continue
-            except ray.exceptions.GetTimeoutError as error:  # it reads the log again, as at its first start
+            except TimeoutError as error:  # it reads the log again, as at its first start
                 if asyncio.get_running_loop().time() >= until:
                     raise _silent(_START) from error
         return sum(one["commits"] for one in told)
     finally:
         await _end(handles)
         if connected:
-            await asyncio.to_thread(ray.shutdown)
+            await ray_calls.leave()
 
 
 def _create(settings: Settings, name: str, parts: list[Part], handles: list[Any]) -> None:
@@ -128,7 +129,7 @@ async def _begun(handles: list[Any]) -> list[dict[str, Any]]:
     while True:
         try:
             return await _statuses(handles, max(_LOOK, until - loop.time()))
-        except ray.exceptions.GetTimeoutError as error:
+        except TimeoutError as error:
             raise _silent(_START) from error
         except ray.exceptions.ActorUnavailableError as error:
             if loop.time() >= until:
@@ -138,8 +139,7 @@ async def _begun(handles: list[Any]) -> list[dict[str, Any]]:
 
 async def _statuses(handles: list[Any], deadline: float) -> list[dict[str, Any]]:
     try:
-        asked = [handle.status.remote() for handle in handles]
-        told: list[dict[str, Any]] = await asyncio.to_thread(ray.get, asked, timeout=deadline)
+        told: list[dict[str, Any]] = await ray_calls.ask_all([handle.status for handle in handles], deadline)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.ActorDiedError as error:
@@ -153,7 +153,7 @@ def _silent(seconds: float) -> RuntimeUnavailableError:
 
 async def _end(handles: list[Any]) -> None:
     with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-        await asyncio.to_thread(ray.get, [handle.stop.remote() for handle in handles], timeout=_CALL)
+        await ray_calls.ask_all([handle.stop for handle in handles], _CALL)
     for handle in handles:
         with contextlib.suppress(ray.exceptions.RayError, ValueError):
-            await asyncio.to_thread(ray.kill, handle)
+            await ray_calls.in_thread(ray.kill, handle)

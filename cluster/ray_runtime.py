@@ -20,13 +20,13 @@ import ray
 from ..actors.agent import Agent
 from ..actors.errors import RuntimeUnavailableError
 from ..eventstore.ambient import readable_id
-from . import shard_log
+from . import ray_calls, shard_log
 from .host_actor import HostActor
 from .pickling import Sent
 from .placement import Placement, Remote, options_here
 from .settings import Settings, in_a_job
 
-_START = 120.0
+_START, _STOP = 120.0, 30.0
 _REACH = 10.0
 
 
@@ -65,13 +65,12 @@ class RayRuntime(Remote):
         """Start the hosts with the agents' code; returns when all of them run."""
         names = [(self.placement.pooled(index), list(agents), index) for index in range(self.placement.hosts)]
         if self.placement.logs:
-            await asyncio.to_thread(self._create_logs)
+            await ray_calls.in_thread(self._create_logs)
         own = dict.fromkeys(agent.name for agent in agents if agent.name not in self.placement.shared)
         names += [(self.placement.dedicated(name), [a for a in agents if a.name == name], -1) for name in own]
-        await asyncio.to_thread(self._create, names)
+        await ray_calls.in_thread(self._create, names)
         try:
-            ready = [handle.ready.remote() for handle in self._handles.values()]
-            await asyncio.to_thread(ray.get, ready, timeout=_START)
+            await ray_calls.ask_all([handle.ready for handle in self._handles.values()], _START)
         except (ray.exceptions.RayError, TimeoutError) as error:
             cause = getattr(error, "cause", None) or error
             raise RuntimeUnavailableError(f"the hosts did not start: {cause}") from error
@@ -100,6 +99,7 @@ class RayRuntime(Remote):
                 ray.get_actor(name, namespace=self.placement.namespace)
             except ValueError:
                 return
+            ray_calls.go_on()
             time.sleep(0.05)
         raise RuntimeUnavailableError(
             f"{name} of an earlier program does not end within {_START:g} s: end that program and try again"
@@ -111,17 +111,17 @@ class RayRuntime(Remote):
             return
         handles, self._handles = list(self._handles.values()), {}
         with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-            await asyncio.to_thread(ray.get, [handle.stop.remote() for handle in handles], timeout=30)
+            await ray_calls.ask_all([handle.stop for handle in handles], _STOP)
         for handle in handles:
             with contextlib.suppress(ray.exceptions.RayError, ValueError):
-                await asyncio.to_thread(ray.kill, handle)
+                await ray_calls.in_thread(ray.kill, handle)
         if self.placement.logs:
-            await asyncio.to_thread(shard_log.end, self.placement)
+            await ray_calls.in_thread(shard_log.end, self.placement)
 
     async def close(self) -> None:
         await self.leave()
         if self._connected:
-            await asyncio.to_thread(ray.shutdown)
+            await ray_calls.leave()
 
 
 def _reach(address: str) -> None:

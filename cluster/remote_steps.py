@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError, TaskUnschedulableError
 
 from ..actors.errors import RemoteStepError, StepCrashedError
+from . import ray_calls
 from .pickling import Sent, dumps, loads
 
 CPUS = 1
@@ -31,11 +32,13 @@ async def on_ray(call: Callable[[], Any]) -> Any:
     A step that nobody waits for any more is cancelled on Ray too.
     """
     try:
-        reference = _remote().remote(dumps(call))
+        packed = dumps(call)
+        with ray_calls.counted():
+            reference = _remote().remote(packed)
     except Exception as error:
         raise RemoteStepError(f"the call cannot be sent to Ray: {type(error).__name__}: {error}") from error
     try:
-        return await asyncio.wrap_future(reference.future())
+        return await ray_calls.answer(reference)
     except RayTaskError as error:
         raise error.cause from None
     except (RuntimeEnvSetupError, TaskUnschedulableError) as error:
@@ -43,5 +46,5 @@ async def on_ray(call: Callable[[], Any]) -> Any:
     except RayError as error:
         raise StepCrashedError(f"Ray did not come to the end of the call: {type(error).__name__}: {error}") from error
     except asyncio.CancelledError:
-        await asyncio.to_thread(ray.cancel, reference, force=True)
+        await ray_calls.in_thread(ray.cancel, reference, force=True)
         raise

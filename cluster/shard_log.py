@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
 from ..eventstore.backends.kafka import KafkaTape
+from . import ray_calls
 from .placement import Placement, options_here
 from .settings import Settings, kafka_address
 from .shard_calls import Lost
@@ -59,8 +60,7 @@ class RayLine:
     async def ask(self, message: bytes) -> bytes:
         handle = await self.reached()
         try:
-            reference = handle.ask.remote(message)
-            answer: bytes = await asyncio.wait_for(asyncio.wrap_future(reference.future()), QUIET)
+            answer: bytes = await asyncio.wait_for(ray_calls.ask(handle.ask, message), QUIET)
         except TimeoutError:
             self._leave(handle, self.generation + 1)
             raise Lost(f"{self.name} said nothing for {QUIET:g} s") from None
@@ -83,11 +83,10 @@ class RayLine:
             while self._handle is None:
                 generation = self.generation
                 try:
-                    handle = await asyncio.to_thread(
+                    handle = await ray_calls.in_thread(
                         make, self._settings.journal, self._placement, self._number, generation
                     )
-                    ready = asyncio.wrap_future(handle.ready.remote().future())
-                    await asyncio.wait_for(ready, _START if generation else _RESTART)
+                    await asyncio.wait_for(ray_calls.ask(handle.ready), _START if generation else _RESTART)
                     self._handle = handle
                 except (RayError, ValueError, TimeoutError) as error:
                     if asyncio.get_running_loop().time() >= until:

@@ -7,6 +7,7 @@ _LIFECYCLE = ("tests/unit/test_lifecycle.py",)
 _TALKS = ("tests/unit/test_models_talks.py",)
 _PROJECTION = ("tests/unit/test_projection.py",)
 
+_LEAVING = "tests/cluster/test_ray_calls.py"
 _TURNS, _RACING = ("tests/unit/test_turnstile.py",), ("tests/unit/test_racing.py",)
 
 SCALE = (
@@ -149,6 +150,20 @@ SCALE = (
         "        before_threads_end(self._end)\n",
         "",
         ("tests/cluster/test_ending.py",),
+    ),
+    Mutant(
+        "ray-is-left-under-a-call",
+        "cluster/ray_runtime.py",
+        "await ray_calls.leave()",
+        "await asyncio.to_thread(ray.shutdown)",
+        (f"{_LEAVING}::test_a_program_that_closes_while_it_asks",),
+    ),
+    Mutant(
+        "a-thread-keeps-what-it-was-given",
+        "cluster/ray_calls.py",
+        "    del arguments, options",
+        "    pass",
+        (f"{_LEAVING}::test_it_is_left_when_no_call_is_under_way",),
     ),
     Mutant(
         "begins-nothing-new",

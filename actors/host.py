@@ -280,6 +280,10 @@ class Host:
         """A task that was passivated here is due then, in microseconds since 1970."""
         self._supervisor.at(due)
 
+    def now(self) -> int:
+        """Microseconds since 1970, by which tasks that were passivated here are due; see `Supervisor.now`."""
+        return self._supervisor.now()
+
     def set_aside(self, task: str) -> None:
         """A task cannot go on with the code that is here: it is not tried again until code joins."""
         self._supervisor.aside.add(task)

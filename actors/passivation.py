@@ -100,7 +100,7 @@ class Passivation:
 
     async def _rest(self, tasks: Iterable[str], wanted: int) -> int:
         """Passivate up to so many of these, as far as they may go; the others count as moved now."""
-        gone, soon, left = 0, self._host.log.ambient.now() + int(self.idle * _MICRO), iter(tasks)
+        gone, soon, left = 0, self._host.now() + int(self.idle * _MICRO), iter(tasks)
         while gone < wanted and (some := list(itertools.islice(left, min(_TOGETHER, wanted - gone)))):
             gone += sum(await asyncio.gather(*(self._try_to_rest(task, soon) for task in some)))
         return gone

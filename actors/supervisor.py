@@ -219,13 +219,14 @@ class Supervisor:
         newest = max((load.last for load in loads), default=0)
         self._behind = max(0, newest - self._host.log.ambient.now())
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Microseconds since 1970; where the clock was set back since something was recorded, on from there."""
         return self._host.log.ambient.now() + self._behind
 
     async def _run_due(self) -> None:
         """Wake what is due, and see when the next one is."""
         self._next_due = 0
-        late, following = await self._host.registry.due(self._host.capabilities(), self._now())
+        late, following = await self._host.registry.due(self._host.capabilities(), self.now())
         if following:
             self.at(following)
         await self._try_all(late)
@@ -234,7 +235,7 @@ class Supervisor:
         """One timer for all that sleeps out of memory."""
         while True:
             self._sooner.clear()
-            left = (self._next_due - self._now()) / _MICRO if self._next_due else None
+            left = (self._next_due - self.now()) / _MICRO if self._next_due else None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, left) if left is not None else None):
                     await self._sooner.wait()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agent_party import Agent, Task, TaskCancelledError, TaskFailedError
+from agent_party.actors import supervisor
 from agent_party.actors.cell import TaskCell
 from agent_party.actors.delegation import child_id
 from agent_party.actors.errors import ReplayError
@@ -309,7 +310,12 @@ async def test_a_sleep_counts_on_while_nothing_runs(world: World) -> None:
     assert (await process.finished("t")).status == "completed"
 
 
-async def test_a_clock_that_jumps_back_makes_nothing_longer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rests", [False, True])
+async def test_a_clock_that_jumps_back_makes_nothing_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch, rests: bool
+) -> None:
+    """Nor does it make a task rest again and again that is due already."""
+
     async def handler(task: Task) -> None:
         await task.sleep(0.05)
         await task.approval("never")
@@ -323,7 +329,11 @@ async def test_a_clock_that_jumps_back_makes_nothing_longer(world: World, monkey
         await process.ask("t", "handler", within=0.3)
         await until(sleeps)
         await world.kill(process)
-    process = await world.process(does(handler), ambient=Clock(-10_000))
+    if rests:
+        monkeypatch.setattr(supervisor, "ROUND", 0.01)
+    process = await world.process(ambient=Clock(-10_000))
+    process.host.passivation.idle = 0.02 if rests else process.host.passivation.idle
+    await process.host.join([does(handler)])
     assert failure(await process.finished("t"))[0] == "TimeoutError"
 
 

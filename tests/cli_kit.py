@@ -60,7 +60,7 @@ class Cli:
             async with Party.open(agents=[party_app.writer], runtime="local") as party:
                 task = await party.ask(party_app.publish, topic="ravens")
                 async for state in task.watch(timeout=PATIENCE):
-                    if state.open:
+                    if any(state.waits[number].kind == "approval" for number in state.open):
                         return task.id
             raise AssertionError("it never asked for approval")
 

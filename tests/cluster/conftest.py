@@ -20,6 +20,10 @@ import pytest
 
 from agent_party.cluster.services import ports
 
+PATIENCE = 300
+PATIENT = ("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "RAY_gcs_server_port_wait_time_s", "RAY_worker_register_timeout_seconds")
+"""How long Ray waits for its own processes, in seconds: a machine that has much else to do takes more than a minute."""
+
 
 class Head(NamedTuple):
     """Where it listens, and the environment of a program that uses it."""
@@ -70,6 +74,7 @@ def running_head() -> Iterator[Head]:
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_enable_metrics_collection": "0",
+        **dict.fromkeys(PATIENT, str(PATIENCE)),
     }
     ray = Path(sys.executable).with_name("ray")
     options = {"port": port, "node-ip-address": "127.0.0.1", "num-cpus": 2, "include-dashboard": "true",
@@ -79,7 +84,7 @@ def running_head() -> Iterator[Head]:
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
         try:
-            url, deadline = f"http://127.0.0.1:{dashboard}", time.monotonic() + 300
+            url, deadline = f"http://127.0.0.1:{dashboard}", time.monotonic() + 2 * PATIENCE
             while not answers(f"{url}/api/version"):
                 assert process.poll() is None, (folder / "head.log").read_text()
                 assert time.monotonic() < deadline, (folder / "head.log").read_text()

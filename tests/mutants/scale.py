@@ -168,7 +168,7 @@ SCALE = (
     Mutant(
         "begins-nothing-new",
         "cluster/host_actor.py",
-        "self._loop.call_soon_threadsafe(self._host.begin_nothing)",
+        "self._loop.call_soon_threadsafe(self._begin_nothing)",
         "pass",
         ("tests/cluster/test_ending.py::test_nothing_begins_in_a_host_that_waits_for_ray",),
     ),

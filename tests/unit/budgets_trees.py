@@ -243,8 +243,11 @@ async def people(process: Process, chance: random.Random) -> None:
     """Raise budgets or refuse to, and cancel a task now and then."""
     asked: set[tuple[str, bytes, int, str]] = set()  # of each run: one that begins anew asks the same again
     while True:
-        for task, cell in list(process.host.cells.items()):
-            for number, wait in [(number, cell.state.waits[number]) for number in sorted(cell.state.open)]:
+        rows = await process.registry.tasks(unfinished=True)  # those too that are not in memory for now
+        for task in dict.fromkeys([*process.host.cells, *(row.id for row in rows)]):
+            cell = process.host.cells.get(task)
+            state = cell.state if cell else await process.state(task)
+            for number, wait in [(number, state.waits[number]) for number in sorted(state.open)]:
                 this = task, wait.opened, number, wait.held
                 if wait.asks_a_person and this not in asked and chance.random() < 0.5:
                     asked.add(this)

@@ -82,17 +82,19 @@ class TaskHandle(Generic[T]):
         )
 
     async def watch(self, timeout: float | None = None) -> AsyncIterator[TaskState]:
-        """The task's state, now and each time it changes, until it has finished. The same object each time."""
+        """The task's state, now and each time it changes, until it has finished; or until so many seconds have passed,
+        and what it has come to by then was shown. The same object each time."""
         log, loop = self._party.stack.log, asyncio.get_running_loop()
         until = loop.time() + timeout if timeout is not None else None
-        folded, calm = await self._folded(), Calm()
+        folded, calm, over = await self._folded(), Calm(), False
         while True:
             yield folded.state
-            if folded.state.finished:
+            if folded.state.finished or over:
                 return
             await calm.wait()
             left = 3600.0 if until is None else until - loop.time()
-            grown = left > 0 and await self._party.watch.beyond(self.stream, folded.revision, left)
+            over = left <= 0
+            grown = await self._party.watch.beyond(self.stream, folded.revision, max(left, 0.0))
             if not grown and until is not None and loop.time() >= until:
                 return
             async for commit in log.read(self.stream, folded.revision + 1):

@@ -202,6 +202,18 @@ async def test_several_persons_at_once(party: Party, monkeypatch: pytest.MonkeyP
     assert len((await party.stack.log.state(f"inbox/{task.stream}")).grants) == 0
 
 
+async def test_a_watch_whose_time_is_up_shows_what_the_task_has_come_to(party: Party) -> None:
+    """Else a program that was held up would be told that a task has not finished which has."""
+    task, seen = await party.ask(write, topic="ravens"), list[str]()
+    async for state in task.watch(0.01):
+        seen.append(state.status)
+        await task.result(60)
+        await asyncio.sleep(0.02)
+    assert seen[-1] == "completed"
+    idle = await party.ask(publish, topic="ravens")
+    assert [state.finished async for state in idle.watch(0)][-1] is False
+
+
 async def test_history_state_and_watch(party: Party) -> None:
     task = await party.ask(write, topic="ravens")
     seen = [state.status async for state in task.watch(30)]

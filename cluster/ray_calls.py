@@ -22,11 +22,12 @@ PATIENCE = 30.0
 
 
 class _State:
-    """``running``: calls that are under way, of all threads; ``awaited``: answers that somebody waits for."""
+    """``running``: calls that are under way, of all threads; ``awaited``: answers that somebody waits for; ``left``:
+    Ray is being left, or was, and is not joined anew."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.running, self.leaving = 0, False
+        self.running, self.left = 0, False
         self.awaited: set[asyncio.Future[Any]] = set()
 
 
@@ -36,7 +37,8 @@ STATE = _State()
 
 @contextlib.contextmanager
 def counted() -> Iterator[None]:
-    """Something is asked of Ray, now and on this thread. `RuntimeUnavailableError` while Ray is being left."""
+    """Something is asked of Ray, now and on this thread. `RuntimeUnavailableError` once Ray is being left: asked after
+    that, Ray would start anew by itself."""
     with STATE.changed:
         go_on()
         STATE.running += 1
@@ -49,13 +51,13 @@ def counted() -> Iterator[None]:
 
 
 def go_on() -> None:
-    """For what takes long: `RuntimeUnavailableError` if Ray is about to be left."""
-    if STATE.leaving:
+    """For what takes long: `RuntimeUnavailableError` if Ray is being left."""
+    if STATE.left:
         raise _left()
 
 
 def _left() -> RuntimeUnavailableError:
-    return RuntimeUnavailableError("this program leaves Ray: open a party anew")
+    return RuntimeUnavailableError("this program has left Ray: open a party anew")
 
 
 async def in_thread(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -102,6 +104,11 @@ async def ask_all(methods: Sequence[Any], within: float) -> list[Any]:
             one.cancel()
 
 
+def joined() -> None:
+    """Ray may be asked from now on."""
+    STATE.left = False
+
+
 async def leave() -> None:
     """Leave Ray, once nothing of ours is under way there. Who still waits for an answer is told that none comes."""
     for future in tuple(STATE.awaited):
@@ -119,10 +126,7 @@ def _give_up(future: "asyncio.Future[Any]") -> None:
 
 def _leave() -> None:
     with STATE.changed:
-        STATE.leaving = True
+        STATE.left = True
         STATE.changed.wait_for(lambda: not STATE.running, PATIENCE)
-    try:
-        gc.collect()  # what is garbage by now is let go of now
-        ray.shutdown()
-    finally:
-        STATE.leaving = False
+    gc.collect()  # what is garbage by now is let go of now
+    ray.shutdown()

@@ -22,12 +22,12 @@ PATIENCE = 30.0
 
 
 class _State:
-    """``running``: calls that are under way, of all threads; ``awaited``: answers that somebody waits for; ``left``:
-    Ray is being left, or was, and is not joined anew."""
+    """``running``: calls that are under way, of all threads; ``awaited``: answers that somebody waits for;
+    ``leaving``: Ray is being left; ``left``: it was, at some time."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.running, self.left = 0, False
+        self.running, self.leaving, self.left = 0, False, False
         self.awaited: set[asyncio.Future[Any]] = set()
 
 
@@ -39,20 +39,21 @@ STATE = _State()
 def counted() -> Iterator[None]:
     """Something is asked of Ray, now and on this thread. `RuntimeUnavailableError` once Ray is being left: asked after
     that, Ray would start anew by itself."""
-    with STATE.changed:
+    state = STATE
+    with state.changed:
         go_on()
-        STATE.running += 1
+        state.running += 1
     try:
         yield
     finally:
-        with STATE.changed:
-            STATE.running -= 1
-            STATE.changed.notify_all()
+        with state.changed:
+            state.running -= 1
+            state.changed.notify_all()
 
 
 def go_on() -> None:
     """For what takes long: `RuntimeUnavailableError` if Ray is being left."""
-    if STATE.left:
+    if STATE.leaving or (STATE.left and not ray.is_initialized()):
         raise _left()
 
 
@@ -104,11 +105,6 @@ async def ask_all(methods: Sequence[Any], within: float) -> list[Any]:
             one.cancel()
 
 
-def joined() -> None:
-    """Ray may be asked from now on."""
-    STATE.left = False
-
-
 async def leave() -> None:
     """Leave Ray, once nothing of ours is under way there. Who still waits for an answer is told that none comes."""
     for future in tuple(STATE.awaited):
@@ -126,7 +122,10 @@ def _give_up(future: "asyncio.Future[Any]") -> None:
 
 def _leave() -> None:
     with STATE.changed:
-        STATE.left = True
+        STATE.leaving = True
         STATE.changed.wait_for(lambda: not STATE.running, PATIENCE)
-    gc.collect()  # what is garbage by now is let go of now
-    ray.shutdown()
+    try:
+        gc.collect()  # what is garbage by now is let go of now
+        ray.shutdown()
+    finally:
+        STATE.left, STATE.leaving = True, False

@@ -141,7 +141,6 @@ def _reach(address: str) -> None:
 def connect(settings: Settings) -> bool:
     """Join the cluster that is set, or start Ray here. False if the program had done so already."""
     if ray.is_initialized():
-        ray_calls.joined()
         return False
     address = settings.ray_address or os.environ.get("RAY_ADDRESS") or None
     if address:
@@ -160,7 +159,6 @@ def connect(settings: Settings) -> bool:
             f"Ray cannot start or be reached at {address or 'this machine'}: {_first_line(error)}: check RAY_ADDRESS, "
             "RAY_AUTH_MODE and its token, or use runtime='local'"
         ) from error
-    ray_calls.joined()
     return True
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from agent_party.cluster import ray_calls
 from agent_party.cluster.services import ports
 
 PATIENCE = 300
@@ -49,6 +50,12 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
+
+
+@pytest.fixture(autouse=True)
+def never_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an earlier test has left Ray is no affair of the next one."""
+    monkeypatch.setattr(ray_calls, "STATE", ray_calls._State())
 
 
 @pytest.fixture(scope="session")

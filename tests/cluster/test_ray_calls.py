@@ -41,7 +41,6 @@ def left(monkeypatch: pytest.MonkeyPatch) -> Iterator[Left]:
     left = Left()
     monkeypatch.setattr(ray, "shutdown", left)
     yield left
-    ray_calls.joined()
     assert ray_calls.STATE.running == 0
 
 
@@ -59,7 +58,7 @@ async def test_it_is_left_when_no_call_is_under_way(left: Left) -> None:
     calling.cancel()  # the thread goes on
     await asyncio.gather(calling, return_exceptions=True)
     leaving = asyncio.ensure_future(ray_calls.leave())
-    await until(lambda: ray_calls.STATE.left)
+    await until(lambda: ray_calls.STATE.leaving)
     assert not left.left.is_set(), "it was left under a call"
     end.set()
     await leaving
@@ -84,7 +83,7 @@ async def test_who_comes_meanwhile_is_told_so(left: Left, monkeypatch: pytest.Mo
     await leaving
     with pytest.raises(RuntimeUnavailableError, match="has left Ray"):
         await ray_calls.in_thread(print)
-    ray_calls.joined()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)  # it was joined anew
     assert await ray_calls.in_thread(lambda: 1) == 1
 
 

@@ -173,8 +173,8 @@ class HostActor:
     def _begin_nothing(self) -> None:
         """Also if it has not begun itself, which may take its time."""
         self._ending = True
-        if host := vars(self).get("_host"):
-            host.begin_nothing()
+        if hasattr(self, "_host"):
+            self._host.begin_nothing()
 
     def _end(self) -> None:
         """This process was told to end: Ray has let go of it by now, and starts another one for the same host."""

@@ -7,7 +7,6 @@ stored checkpoint decides whose batch counts. An owner that dies is started agai
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -105,7 +104,7 @@ async def carry_on_ray(settings: Settings, name: str, owners: int, say: Callable
                     raise _silent(_START) from error
         return sum(one["commits"] for one in told)
     finally:
-        await _end(handles)
+        await ray_calls.end(handles, _CALL)
         if connected:
             await ray_calls.leave()
 
@@ -149,11 +148,3 @@ async def _statuses(handles: list[Any], deadline: float) -> list[dict[str, Any]]
 
 def _silent(seconds: float) -> RuntimeUnavailableError:
     return RuntimeUnavailableError(f"an owner does not answer within {seconds:g} s")
-
-
-async def _end(handles: list[Any]) -> None:
-    with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-        await ray_calls.ask_all([handle.stop for handle in handles], _CALL)
-    for handle in handles:
-        with contextlib.suppress(ray.exceptions.RayError, ValueError):
-            await ray_calls.in_thread(ray.kill, handle)

@@ -105,6 +105,15 @@ async def ask_all(methods: Sequence[Any], within: float) -> list[Any]:
             one.cancel()
 
 
+async def end(actors: Sequence[Any], within: float) -> None:
+    """Have actors stop within so many seconds, and end them. One that is gone already is no error."""
+    with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+        await ask_all([actor.stop for actor in actors], within)
+    for actor in actors:
+        with contextlib.suppress(ray.exceptions.RayError, ValueError):
+            await in_thread(ray.kill, actor)
+
+
 async def leave() -> None:
     """Leave Ray, once nothing of ours is under way there. Who still waits for an answer is told that none comes."""
     for future in tuple(STATE.awaited):

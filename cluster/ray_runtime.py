@@ -110,11 +110,7 @@ class RayRuntime(Remote):
         if self.stay:
             return
         handles, self._handles = list(self._handles.values()), {}
-        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-            await ray_calls.ask_all([handle.stop for handle in handles], _STOP)
-        for handle in handles:
-            with contextlib.suppress(ray.exceptions.RayError, ValueError):
-                await ray_calls.in_thread(ray.kill, handle)
+        await ray_calls.end(handles, _STOP)
         if self.placement.logs:
             await ray_calls.in_thread(shard_log.end, self.placement)
 

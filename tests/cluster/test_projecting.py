@@ -110,12 +110,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
                 raise said
             return said
 
-        async def nothing(*_: object) -> None:
-            return
-
         monkeypatch.setattr(projecting, "connect", lambda settings: False)
         monkeypatch.setattr(projecting, "_create", lambda *_: None)
-        monkeypatch.setattr(projecting, "_end", nothing)
         monkeypatch.setattr(projecting, "_LOOK", 0.001)
         monkeypatch.setattr(projecting, "until_told", over.wait)
         monkeypatch.setattr(projecting, "_statuses", statuses)

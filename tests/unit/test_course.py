@@ -98,14 +98,14 @@ async def test_a_child_that_fails_is_restarted_and_a_cycle_is_refused(world: Wor
     assert state.failure.kind == CycleError.__name__
 
 
-@pytest.mark.parametrize(("decision", "times"), [("approve", 2), ("reject", 1)])
-async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World, decision: Any, times: int) -> None:
-    agent, calls = Agent("a"), []
+def paying(unfinished: int) -> tuple[Agent, list[int]]:
+    """An agent whose step asks a person after a crash, and does not end the first times; and its calls."""
+    agent, calls = Agent("a"), list[int]()
 
     @step(on_crash="ask")
     async def pay() -> str:
         calls.append(1)
-        if len(calls) == 1:
+        if len(calls) <= unfinished:
             await asyncio.Event().wait()
         return "paid"
 
@@ -113,6 +113,12 @@ async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World
     async def work(task: Task) -> str:
         return await task.step(pay)
 
+    return agent, calls
+
+
+@pytest.mark.parametrize(("decision", "times"), [("approve", 2), ("reject", 1)])
+async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World, decision: Any, times: int) -> None:
+    agent, calls = paying(1)
     process = await world.process(agent)
     await process.ask("t", "work")
     await until(lambda: calls)
@@ -125,19 +131,7 @@ async def test_a_person_decides_about_a_step_that_a_crash_left_open(world: World
 
 async def test_a_person_is_asked_after_each_crash(world: World) -> None:
     """Who let it go on once has not said that it may be done a third time."""
-    agent, calls = Agent("a"), []
-
-    @step(on_crash="ask")
-    async def pay() -> str:
-        calls.append(1)
-        if len(calls) < 3:
-            await asyncio.Event().wait()
-        return "paid"
-
-    @agent.on("work")
-    async def work(task: Task) -> str:
-        return await task.step(pay)
-
+    agent, calls = paying(2)
     process = await world.process(agent)
     await process.ask("t", "work")
     for times in (1, 2):
